@@ -1,0 +1,1 @@
+"""The offline designer: proposes, checks, simulates and promotes policies."""

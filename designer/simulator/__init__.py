@@ -1,0 +1,1 @@
+"""The gateway's own dispatcher over model engines in virtual time."""

@@ -1,0 +1,3 @@
+"""The Ranvier gateway."""
+
+__version__ = "0.1.0"

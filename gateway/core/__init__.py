@@ -1,0 +1,1 @@
+"""The decisions of the gateway: events in, commands out; no I/O, no clock, no logging, no asyncio."""

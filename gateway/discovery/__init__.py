@@ -1,0 +1,1 @@
+"""Where workers come from: each source yields the set of workers that should exist."""

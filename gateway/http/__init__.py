@@ -1,0 +1,1 @@
+"""The data plane: asyncio protocols on both sides, llhttp parsing, bytes spliced."""

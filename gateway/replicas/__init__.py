@@ -1,0 +1,1 @@
+"""Actuators: how a wanted number of replicas becomes running workers."""

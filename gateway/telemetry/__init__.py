@@ -1,0 +1,1 @@
+"""What can be seen from outside: scraped metrics, exported metrics, the event log."""

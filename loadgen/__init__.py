@@ -1,0 +1,1 @@
+"""An open-loop load generator for any OpenAI-compatible server. Imports none of the other packages."""

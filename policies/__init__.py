@@ -1,0 +1,1 @@
+"""Policies and the contract they keep. Imports the standard library only."""

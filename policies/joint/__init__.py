@@ -1,0 +1,1 @@
+"""Policies that fill more than one slot."""

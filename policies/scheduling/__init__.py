@@ -1,0 +1,1 @@
+"""Scheduling policies: whether a request is admitted, and the order of the held."""
