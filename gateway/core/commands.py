@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 RejectReason = Literal[
-    "shed",            # the policy's admit said no: 429
-    "queue_full",      # number or tokens of the queue: 429
-    "queue_timeout",   # held for max_queue_seconds: 503
-    "deadline",        # the client's own deadline passed while held: 503
-    "no_worker",       # no healthy worker serves the model: 503
-    "unknown_model",   # no pool serves it: 404
-    "attempts",        # every attempt failed before its first byte: 502
+    "shed",  # the policy's admit said no: 429
+    "queue_full",  # number or tokens of the queue: 429
+    "queue_timeout",  # held for max_queue_seconds: 503
+    "deadline",  # the client's own deadline passed while held: 503
+    "no_worker",  # no healthy worker serves the model: 503
+    "unknown_model",  # no pool serves it: 404
+    "attempts",  # every attempt failed before its first byte: 502
 ]
 
 

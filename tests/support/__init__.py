@@ -1,0 +1,1 @@
+"""Real loopback fakes and generators that tests share."""
