@@ -1,7 +1,11 @@
-"""The openai SDK and curl, unchanged, against ``gateway serve --mock 2``."""
+"""The openai SDK and curl, unchanged, through the gateway to two mock workers, and to a real vLLM where there is one.
+
+``RANVIER_VLLM_URL`` names the real one (``make e2e-vllm``).
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,9 +18,18 @@ from tests.support.processes import RunningGateway, running_gateway
 HELLO = [{"role": "user", "content": "Say hello to the nodes of Ranvier."}]
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), "--mock", "2", "--mock-speed", "20") as g:
+def worker_arguments(kind: str) -> list[str]:
+    if kind == "mock":
+        return ["--mock", "2", "--mock-speed", "20"]
+    url = os.environ.get("RANVIER_VLLM_URL")
+    if not url:
+        pytest.skip("RANVIER_VLLM_URL names no running vLLM server")
+    return ["--worker", url]
+
+
+@pytest.fixture(scope="module", params=["mock", "vllm"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), *worker_arguments(request.param)) as g:
         yield g
 
 
