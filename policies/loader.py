@@ -101,10 +101,7 @@ def load_policies(specs: Sequence[PolicySpec], seed: int, generation: int = 0) -
     for policy in loaded:
         for slot in policy.slots:
             if slot != "observer" and slot in holders:
-                raise PolicyLoadError(
-                    f"{policy.path}: slot {slot} is already filled by {holders[slot].path}; keep one of them, "
-                    f"or say which slots to use, as in {holders[slot].name}@{_others(holders[slot], slot)}"
-                )
+                raise PolicyLoadError(_claimed_twice(slot, holders[slot], policy))
             holders[slot] = policy
     return loaded
 
@@ -246,8 +243,10 @@ def _builtin_name(path: Path) -> str | None:
     return f"{path.parent.name}/{path.stem}" if inside else None
 
 
-def _others(policy: LoadedPolicy, slot: Slot) -> str:
-    return ",".join(other for other in policy.slots if other != slot) or slot
+def _claimed_twice(slot: Slot, first: LoadedPolicy, second: LoadedPolicy) -> str:
+    rest = ",".join(other for other in first.slots if other not in (slot, "observer"))
+    fix = "keep one of them" + (f", or use less of the first, as in {first.name}@{rest}" if rest else "")
+    return f"{second.path}: slot {slot} is already filled by {first.path}; {fix}"
 
 
 def _parse(source: bytes, path: str) -> ast.Module:
