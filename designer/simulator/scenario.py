@@ -1,0 +1,286 @@
+"""Scenarios: what is simulated, as strict TOML. A key that is not known is an error, never ignored.
+
+Lengths are tokens, times are seconds, rates are per second. Every model is frozen: a scenario is a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+_SUFFIX = ".toml"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be used; one line that names the file, the dotted key and the fix."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Arrivals(_Table):
+    """A renewal process: independent gaps of mean ``1 / rate``; the first request comes after the first gap."""
+
+    process: Literal["poisson", "lognormal", "gamma"] = "poisson"
+    rate: Positive
+    sigma: Positive | None = None
+    """Of the logarithm of a gap; needed by ``lognormal`` and by nothing else."""
+    cv: Positive | None = None
+    """Standard deviation of a gap over its mean; needed by ``gamma`` and by nothing else."""
+
+    @model_validator(mode="after")
+    def _shape_matches_process(self) -> Arrivals:
+        for name, process in (("sigma", "lognormal"), ("cv", "gamma")):
+            if (getattr(self, name) is not None) != (self.process == process):
+                raise ValueError(f'{name} goes with process = "{process}", which needs it')
+        return self
+
+
+class Lengths(_Table):
+    """Log-normal token counts: drawn, multiplied if an outlier, rounded, then clipped to ``min`` … ``max``."""
+
+    median: Positive
+    sigma: NonNegative = 0.0
+    min: Count = 1
+    max: Count = 1_000_000
+    outlier_fraction: Fraction = 0.0
+    outlier_factor: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Lengths:
+        if self.min > self.max:
+            raise ValueError("min is larger than max")
+        return self
+
+
+class MaxTokens(_Table):
+    """What clients write as ``max_tokens``: drawn independently of the true output, which it then cuts, as in vLLM."""
+
+    values: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+    unset_fraction: Fraction = 0.0
+    """Share of requests that leave it out."""
+
+
+class PromptBytes(_Table):
+    """How many bytes of text the gateway sees for a prompt: ``tokens x per_token x lognormal(0, sigma)``."""
+
+    per_token: Positive = 4.0
+    sigma: NonNegative = 0.0
+    exact: bool = False
+    """The gateway is told the exact token count too, as for prompts sent as token ids."""
+
+
+class Prefixes(_Table):
+    """Shared beginnings, such as system prompts: added in front of the prompts that ``prompt_tokens`` describes."""
+
+    groups: Count
+    fraction: Fraction = 1.0
+    """Share of requests that begin with one."""
+    tokens: Lengths
+    """Length of a group's prefix, drawn once for each group."""
+    zipf: NonNegative = 0.0
+    """Popularity of group k is proportional to ``k ** -zipf``; 0 is uniform."""
+
+
+class Tenant(_Table):
+    name: Annotated[str, Field(min_length=1)]
+    weight: Positive = 1.0
+    """Share of the requests, relative to the other tenants."""
+    priority: int = 0
+    """Higher is served first."""
+    ttft_slo_seconds: Positive | None = None
+
+
+class SyntheticWorkload(_Table):
+    """Requests drawn from distributions; exactly one of ``duration_seconds`` and ``num_requests``."""
+
+    kind: Literal["synthetic"]
+    duration_seconds: Positive | None = None
+    num_requests: Count | None = None
+    arrivals: Arrivals
+    prompt_tokens: Lengths
+    output_tokens: Lengths
+    max_tokens: MaxTokens | None = None
+    bytes: PromptBytes = PromptBytes()
+    prefixes: Prefixes | None = None
+    tenants: Annotated[tuple[Tenant, ...], Field(strict=False, min_length=1)] = (Tenant(name="default"),)
+    stream_fraction: Fraction = 1.0
+    """Share of requests that stream; the gateway never sees the first token of the others."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SyntheticWorkload:
+        if (self.duration_seconds is None) == (self.num_requests is None):
+            raise ValueError("give either duration_seconds or num_requests")
+        if len({tenant.name for tenant in self.tenants}) < len(self.tenants):
+            raise ValueError("two tenants have the same name")
+        return self
+
+
+class TraceWorkload(_Table):
+    """Requests of a JSONL trace. Seeds differ by which requests are kept and by the noise of the byte counts."""
+
+    kind: Literal["trace"]
+    path: Annotated[str, Field(min_length=1)]
+    """Relative to the scenario file."""
+    time_scale: Positive = 1.0
+    """Multiplies arrival times: 0.5 doubles the load."""
+    start_seconds: NonNegative = 0.0
+    first_seconds: Positive | None = None
+    """Length of the slice that is used, before ``time_scale``; the whole rest by default."""
+    keep_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Every request is kept with this probability, drawn anew for each seed."""
+    bytes: PromptBytes = PromptBytes()
+    max_tokens: MaxTokens | None = None
+    """For records that have none of their own."""
+
+
+Workload = Annotated[SyntheticWorkload | TraceWorkload, Field(discriminator="kind")]
+
+
+class Workers(_Table):
+    """``count`` workers of one kind."""
+
+    profile: Annotated[str, Field(min_length=1)]
+    """Name of a worker profile, or a path of one."""
+    count: Count = 1
+    variant: Annotated[str, Field(min_length=1)] = "default"
+    time_scale: Positive = 1.0
+    """Multiplies every coefficient of the profile's step time."""
+    engine: dict[str, bool | int | float | str] = {}
+    """Engine configuration that differs from the profile's, by the names of ``EngineConfig``."""
+
+
+class Network(_Table):
+    """One-way delays between gateway and worker."""
+
+    dispatch_seconds: NonNegative = 0.0005
+    answer_seconds: NonNegative = 0.0005
+
+
+class Scrape(_Table):
+    interval_seconds: Positive = 1.0
+    delay_seconds: NonNegative = 0.002
+    """From the moment a worker answers to the moment the dispatcher hears of it."""
+
+
+class Queue(_Table):
+    """Limits of the gateway's held queue, as in the gateway's own configuration."""
+
+    max_requests: Count = 10_000
+    max_prompt_tokens: Annotated[int, Field(ge=0)] = 0
+    """0: unbounded."""
+    max_seconds: Positive = 60.0
+    max_attempts: Count = 3
+    tick_seconds: Positive = 1.0
+    """While something is held, the dispatcher hears the time this often at least."""
+
+
+class Clients(_Table):
+    timeout_seconds: Positive | None = None
+    """A client leaves this long after it sent its request; None: never."""
+    deadline_seconds: Positive | None = None
+    """Sent along with the request: held past it, it is answered with an error."""
+
+
+class Objective(_Table):
+    """What an evaluation compares; lower is better."""
+
+    metric: Literal["mean_response_time", "p99_response_time", "mean_ttft", "p99_ttft"] = "mean_response_time"
+    penalty_seconds: Positive = 600.0
+    """Scored for every time of a request that got no full answer, unless it had waited longer still."""
+    ttft_slo_seconds: Positive | None = None
+    """For goodput: a request that has no promise of its own must see its first token within this."""
+    tpot_slo_seconds: Positive | None = None
+    """For goodput: seconds per output token after the first."""
+
+
+class Scenario(_Table):
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    workload: Workload
+    workers: Annotated[tuple[Workers, ...], Field(strict=False, min_length=1)]
+    network: Network = Network()
+    scrape: Scrape = Scrape()
+    queue: Queue = Queue()
+    clients: Clients = Clients()
+    objective: Objective = Objective()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that can change a result but the profiles: a trace counts by its bytes."""
+        content = self.model_dump(mode="json", exclude={"name", "description"})
+        if isinstance(self.workload, TraceWorkload):
+            content["workload"]["path"] = hashlib.sha256(Path(self.workload.path).read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def scenario_names() -> tuple[str, ...]:
+    """The scenarios that come with the package."""
+    entries = resources.files("designer").joinpath("scenarios").iterdir()
+    return tuple(sorted(entry.name.removesuffix(_SUFFIX) for entry in entries if entry.name.endswith(_SUFFIX)))
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """The built-in scenario of this name, or the one in this file (anything with a ``/`` or ending in ``.toml``).
+
+    Raises:
+        ScenarioError: one line that names the file, the dotted key and the fix.
+    """
+    path = _find(str(name_or_path))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    return parse_scenario(table, origin=path)
+
+
+def parse_scenario(table: dict[str, Any], origin: Path) -> Scenario:
+    """A scenario from parsed TOML; ``origin`` names it in errors, and relative paths start from its folder."""
+    try:
+        scenario = Scenario.model_validate(table)
+    except ValidationError as error:
+        raise ScenarioError(f"{origin}: {_first_problem(error)}") from None
+    if not isinstance(scenario.workload, TraceWorkload):
+        return scenario
+    trace = scenario.workload.model_copy(update={"path": str((origin.parent / scenario.workload.path).resolve())})
+    return scenario.model_copy(update={"workload": trace})
+
+
+def _find(name: str) -> Path:
+    if "/" in name or name.endswith(_SUFFIX):
+        return Path(name)
+    if name not in scenario_names():
+        raise ScenarioError(
+            f"no scenario named {name!r}: one of {', '.join(scenario_names())}, or a path of a .toml file"
+        )
+    return Path(str(resources.files("designer").joinpath("scenarios", name + _SUFFIX)))
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    text = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"], first["msg"])
+    problem = f"{_dotted(first['loc'])}: {text.removeprefix('Value error, ')}"
+    more = error.error_count() - 1
+    return f"{problem} (and {more} more)" if more else problem
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """``workload.arrivals.rate``, ``workers[1].count``; the tag that chose between kinds is no key."""
+    if location[:1] == ("workload",) and location[1:2] in (("synthetic",), ("trace",)):
+        location = location[:1] + location[2:]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".") or "scenario"

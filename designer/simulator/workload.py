@@ -1,0 +1,235 @@
+"""The requests of one simulation, as columns, with the truth that only engines may know.
+
+A workload is drawn before anything is decided: it is a function of scenario and seed alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from designer.simulator import draws
+from designer.simulator.draws import Floats, Ints
+from designer.simulator.scenario import (
+    Arrivals,
+    Lengths,
+    MaxTokens,
+    Prefixes,
+    PromptBytes,
+    Scenario,
+    SyntheticWorkload,
+    Tenant,
+    TraceWorkload,
+)
+from designer.simulator.trace import Trace, read_trace
+
+PS_PER_SECOND = 10**12
+CHUNK_TOKENS = 256
+"""Tokens in a chunk of a drawn prefix: the gateway's 1 KB of text at about four bytes a token."""
+PRIOR_BYTES_PER_TOKEN = 4.0
+"""How the gateway turns the bytes of a prefix chunk into tokens."""
+
+Chunks = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestColumns:
+    """One row for each request, in order of arrival."""
+
+    arrival_ps: Ints
+    num_prompt_tokens: Ints
+    num_output_tokens: Ints
+    """The truth, at least 1, already cut to ``max_tokens``."""
+    num_prompt_bytes: Ints
+    max_tokens: Ints
+    """0: not given."""
+    tenant: Ints
+    """Index into ``tenants``."""
+    stream: NDArray[np.bool_]
+    tenants: tuple[Tenant, ...]
+    prefix_chunks: tuple[Chunks, ...] = ()
+    """For each request (key, cumulative true prompt tokens); empty when nothing is shared."""
+    exact_prompt_tokens: bool = False
+    """The dispatcher is told token counts, not only bytes."""
+    session_ids: tuple[str | None, ...] = ()
+    """Empty: no request has one."""
+    models: tuple[str, ...] = ()
+    """As the client wrote them; empty: nobody wrote one."""
+    ttft_slos: Floats | None = None
+    """Seconds, of each request; NaN: the tenant's. None: the tenant's for all."""
+    priorities: Ints | None = None
+    """Higher first, of each request. None: the tenant's for all."""
+
+    def __len__(self) -> int:
+        return len(self.arrival_ps)
+
+
+def draw_workload(scenario: Scenario, seed: int) -> RequestColumns:
+    """The requests of ``scenario`` under ``seed``: the same for every policy.
+
+    Raises:
+        TraceError: the trace cannot be read.
+    """
+    if isinstance(scenario.workload, TraceWorkload):
+        return _from_trace(scenario.workload, seed)
+    return _synthesize(scenario.workload, seed)
+
+
+def _synthesize(spec: SyntheticWorkload, seed: int) -> RequestColumns:
+    arrival_ps = _arrivals(spec, seed)
+    count = len(arrival_ps)
+    prompt = _lengths(spec.prompt_tokens, seed, "prompt", count)
+    chunks: tuple[Chunks, ...] = ()
+    if spec.prefixes is not None:
+        added, chunks = _prefixes(spec.prefixes, seed, count)
+        prompt = prompt + added
+    output = _lengths(spec.output_tokens, seed, "output", count)
+    max_tokens = _max_tokens(spec.max_tokens, seed, count)
+    return RequestColumns(
+        arrival_ps=arrival_ps,
+        num_prompt_tokens=prompt,
+        num_output_tokens=_cut(output, max_tokens),
+        num_prompt_bytes=_bytes(spec.bytes, prompt, seed),
+        max_tokens=max_tokens,
+        tenant=draws.choices(seed, "tenant", count, np.array([tenant.weight for tenant in spec.tenants])),
+        stream=draws.uniforms(seed, "stream", count) < spec.stream_fraction,
+        tenants=spec.tenants,
+        prefix_chunks=chunks,
+        exact_prompt_tokens=spec.bytes.exact,
+    )
+
+
+def _arrivals(spec: SyntheticWorkload, seed: int) -> Ints:
+    if spec.num_requests is not None:
+        return _to_ps(np.cumsum(_gaps(spec.arrivals, seed, spec.num_requests)))
+    duration = spec.duration_seconds or 0.0
+    count = 1024
+    while True:  # a longer draw begins with the shorter one, so doubling changes nothing
+        times = np.cumsum(_gaps(spec.arrivals, seed, count))
+        if times[-1] > duration:
+            return _to_ps(times[times <= duration])
+        count *= 2
+
+
+def _gaps(arrivals: Arrivals, seed: int, count: int) -> Floats:
+    if arrivals.sigma is not None:
+        unit = draws.unit_lognormals(seed, "gap", count, arrivals.sigma)
+    elif arrivals.cv is not None:
+        unit = draws.unit_gammas(seed, "gap", count, arrivals.cv)
+    else:
+        unit = draws.exponentials(seed, "gap", count)
+    return unit / arrivals.rate
+
+
+def _to_ps(seconds: Floats) -> Ints:
+    return np.rint(seconds * PS_PER_SECOND).astype(np.int64)
+
+
+def _lengths(lengths: Lengths, seed: int, purpose: str, count: int) -> Ints:
+    tokens = lengths.median * np.exp(lengths.sigma * draws.standard_normals(seed, purpose, count))
+    outlier = draws.uniforms(seed, f"{purpose} outlier", count) < lengths.outlier_fraction
+    tokens = np.where(outlier, tokens * lengths.outlier_factor, tokens)
+    return np.clip(np.rint(tokens), lengths.min, lengths.max).astype(np.int64)
+
+
+def _max_tokens(spec: MaxTokens | None, seed: int, count: int) -> Ints:
+    if spec is None:
+        return np.zeros(count, dtype=np.int64)
+    picked = draws.choices(seed, "max_tokens", count, np.ones(len(spec.values)))
+    unset = draws.uniforms(seed, "max_tokens unset", count) < spec.unset_fraction
+    return np.asarray(np.where(unset, 0, np.array(spec.values)[picked]), dtype=np.int64)
+
+
+def _cut(output: Ints, max_tokens: Ints) -> Ints:
+    limit = np.where(max_tokens > 0, max_tokens, np.iinfo(np.int64).max)
+    cut: Ints = np.minimum(output, limit)
+    return cut
+
+
+def _bytes(spec: PromptBytes, prompt: Ints, seed: int) -> Ints:
+    noise = np.exp(spec.sigma * draws.standard_normals(seed, "bytes", len(prompt)))
+    counts: Ints = np.maximum(1, np.rint(prompt * spec.per_token * noise)).astype(np.int64)
+    return counts
+
+
+def _prefixes(spec: Prefixes, seed: int, count: int) -> tuple[Ints, tuple[Chunks, ...]]:
+    """Tokens added in front of each prompt, and the chunks that name them."""
+    tokens = _lengths(spec.tokens, seed, "prefix", spec.groups)
+    weights = np.arange(1, spec.groups + 1, dtype=np.float64) ** -spec.zipf
+    group = draws.choices(seed, "prefix group", count, weights)
+    has_one = draws.uniforms(seed, "prefix share", count) < spec.fraction
+    of_group = [_group_chunks(seed, index, int(length)) for index, length in enumerate(tokens)]
+    chunks = tuple(of_group[index] if shared else () for index, shared in zip(group, has_one, strict=True))
+    return np.where(has_one, tokens[group], 0), chunks
+
+
+def _group_chunks(seed: int, group: int, num_tokens: int) -> Chunks:
+    whole = range(1, num_tokens // CHUNK_TOKENS + 1)
+    return tuple((_key(f"{seed}/{group}/{index}"), index * CHUNK_TOKENS) for index in whole)
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _from_trace(spec: TraceWorkload, seed: int) -> RequestColumns:
+    trace = read_trace(spec.path)
+    kept = _slice(trace, spec)
+    kept = kept[draws.uniforms(seed, "keep", len(kept)) < spec.keep_fraction]
+    seconds = (trace.seconds[kept] - spec.start_seconds) * spec.time_scale
+    prompt = trace.num_prompt_tokens[kept]
+    max_tokens = np.where(
+        trace.max_tokens[kept] > 0, trace.max_tokens[kept], _max_tokens(spec.max_tokens, seed, len(kept))
+    )
+    rows = kept.tolist()
+    return RequestColumns(
+        arrival_ps=_to_ps(seconds),
+        num_prompt_tokens=prompt,
+        num_output_tokens=_cut(trace.num_output_tokens[kept], max_tokens),
+        num_prompt_bytes=_bytes(spec.bytes, prompt, seed),
+        max_tokens=max_tokens,
+        tenant=trace.tenant[kept],
+        stream=np.ones(len(kept), dtype=np.bool_),
+        tenants=tuple(Tenant(name=name) for name in trace.tenants),
+        prefix_chunks=tuple(trace.prefix_chunks[row] for row in rows) if trace.prefix_chunks else (),
+        exact_prompt_tokens=spec.bytes.exact,
+        session_ids=tuple(trace.session_ids[row] for row in rows) if trace.session_ids else (),
+        models=tuple(trace.models[row] for row in rows) if trace.models else (),
+        ttft_slos=trace.ttft_slos[kept],
+        priorities=trace.priorities[kept],
+    )
+
+
+def _slice(trace: Trace, spec: TraceWorkload) -> Ints:
+    end = np.inf if spec.first_seconds is None else spec.start_seconds + spec.first_seconds
+    return np.flatnonzero((trace.seconds >= spec.start_seconds) & (trace.seconds < end)).astype(np.int64)
+
+
+_SINGLE = 32
+"""Trace blocks at the start of a prompt that are each shown to the dispatcher."""
+
+
+def shown_chunks(chunks: Chunks, tokens_per_token: float) -> Chunks:
+    """At most 64 of a prompt's chunks, with token counts as the gateway believes them.
+
+    The chunks shown lie at places that depend on nothing but their index (every one of the first 32, every second up
+    to 64, every eighth up to 128, every 16th up to 256), so that two prompts with a common start show the same keys.
+    """
+    shown = []
+    last = 0
+    for index, (key, tokens) in enumerate(chunks[:256], start=1):
+        if index % _stride(index) == 0:
+            last = max(last + 1, round(tokens * tokens_per_token))
+            shown.append((key, last))
+    return tuple(shown)
+
+
+def _stride(index: int) -> int:
+    if index <= _SINGLE:
+        return 1
+    if index <= 2 * _SINGLE:
+        return 2
+    return 8 if index <= 4 * _SINGLE else 16
