@@ -1,0 +1,187 @@
+"""What one simulation gives: a column for every fact of a request, and metrics with their definitions.
+
+Times are seconds since the start of the simulation, as the gateway sees them: a first token counts when it has reached
+the gateway. NaN stands for "never".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from designer.simulator.draws import Floats, Ints
+from designer.simulator.scenario import Objective
+
+RequestOutcome = Literal[
+    "completed",
+    "shed",
+    "queue_full",
+    "queue_timeout",
+    "deadline",
+    "no_worker",
+    "unknown_model",
+    "attempts",
+    "refused",
+    "left",
+]
+"""How a request ended. ``completed``: answered in full; ``refused``: larger than any worker's KV, as a vLLM server
+answers 400; ``left``: the client gave up; the others are the reasons of the gateway's own rejections."""
+OUTCOMES: tuple[RequestOutcome, ...] = get_args(RequestOutcome)
+COMPLETED = OUTCOMES.index("completed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulationResult:
+    """One row for each request, in order of arrival. Every request has ended."""
+
+    seed: int
+    objective: Objective
+    workers: tuple[str, ...]
+    tenants: tuple[str, ...]
+    arrival: Floats
+    dispatched: Floats
+    """The last dispatch: earlier ones failed."""
+    first_token: Floats
+    finished: Floats
+    """The end, of whatever kind."""
+    worker: Ints
+    """Index into ``workers`` of the last dispatch; -1: never dispatched."""
+    tenant: Ints
+    outcome: NDArray[np.int8]
+    """Index into ``OUTCOMES``."""
+    prompt: Ints
+    """True tokens."""
+    output: Ints
+    """True tokens asked for, and made if the outcome is ``completed``."""
+    cached: Ints
+    """Prompt tokens the worker found in its prefix cache when it first ran the request."""
+    preemptions: Ints
+    num_dispatches: Ints
+    ttft_slo: Floats
+    """NaN: no promise."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Events handled, policy calls replaced by the guard, and the like."""
+
+    def __len__(self) -> int:
+        return len(self.arrival)
+
+    @property
+    def completed(self) -> NDArray[np.bool_]:
+        return np.equal(self.outcome, COMPLETED)
+
+    @property
+    def held(self) -> Floats:
+        """Seconds in the gateway before the last dispatch; NaN for a request that was never dispatched."""
+        return self.dispatched - self.arrival
+
+    @property
+    def response_times(self) -> Floats:
+        """Arrival to last token, or the penalty."""
+        return self._penalized(self.finished - self.arrival)
+
+    @property
+    def ttfts(self) -> Floats:
+        """Arrival to first token, or the penalty."""
+        return self._penalized(self.first_token - self.arrival)
+
+    @property
+    def tpots(self) -> Floats:
+        """Seconds per token after the first, of completed requests of two tokens and more."""
+        several = self.completed & (self.output > 1)
+        return (self.finished - self.first_token)[several] / (self.output[several] - 1)
+
+    def _penalized(self, times: Floats) -> Floats:
+        floor = np.maximum(self.objective.penalty_seconds, self.finished - self.arrival)
+        return np.where(self.completed, times, floor)
+
+    @property
+    def mean_response_time(self) -> float:
+        return float(self.response_times.mean())
+
+    @property
+    def objective_value(self) -> float:
+        """The scenario's metric; lower is better."""
+        times = self.ttfts if self.objective.metric.endswith("ttft") else self.response_times
+        return float(times.mean() if self.objective.metric.startswith("mean") else np.percentile(times, 99))
+
+    @property
+    def met_slo(self) -> NDArray[np.bool_]:
+        """Completed within its TTFT promise (its own, else the objective's) and the objective's TPOT."""
+        default = self.objective.ttft_slo_seconds
+        promised = np.where(np.isnan(self.ttft_slo), np.inf if default is None else default, self.ttft_slo)
+        met = self.completed & (self.ttfts <= promised)
+        if self.objective.tpot_slo_seconds is not None:
+            decode = np.nan_to_num(self.finished - self.first_token, nan=np.inf)
+            met &= decode <= self.objective.tpot_slo_seconds * np.maximum(1, self.output - 1)
+        return met
+
+    def summary(self) -> dict[str, Any]:
+        """The metrics of the run as JSON scalars; times in seconds, rates per second, shares 0 to 1."""
+        span = float(self.finished.max() - self.arrival.min())
+        counts = np.bincount(self.outcome, minlength=len(OUTCOMES))
+        dispatched = self.num_dispatches > 0
+        return {
+            "seed": self.seed,
+            "num_requests": len(self),
+            "num_completed": int(counts[COMPLETED]),
+            "num_unserved": {
+                name: int(n) for name, n in zip(OUTCOMES, counts, strict=True) if n and name != "completed"
+            },
+            "makespan": span,
+            "objective": self.objective_value,
+            **_spread("response_time", self.response_times),
+            **_spread("ttft", self.ttfts),
+            **_spread("tpot", self.tpots),
+            "mean_held": _mean(self.held[dispatched]),
+            "held_share": _mean((self.held > 1e-9)[dispatched]),
+            "preempted_share": _mean((self.preemptions > 0)[dispatched]),
+            "num_preemptions": int(self.preemptions.sum()),
+            "cached_share": float(self.cached.sum() / max(1, self.prompt.sum())),
+            "goodput": float(self.met_slo.sum()) / span,
+            "output_tokens_per_second": float(self.output[self.completed].sum()) / span,
+            **self.counters,
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Every per-request column as plain lists; None stands for "never"."""
+        return {
+            "arrival": _plain(self.arrival),
+            "dispatched": _plain(self.dispatched),
+            "first_token": _plain(self.first_token),
+            "finished": _plain(self.finished),
+            "worker": [self.workers[index] if index >= 0 else None for index in self.worker.tolist()],
+            "tenant": [self.tenants[index] for index in self.tenant.tolist()],
+            "outcome": [OUTCOMES[index] for index in self.outcome.tolist()],
+            "prompt": self.prompt.tolist(),
+            "output": self.output.tolist(),
+            "cached": self.cached.tolist(),
+            "preemptions": self.preemptions.tolist(),
+            "num_dispatches": self.num_dispatches.tolist(),
+        }
+
+    def to_json(self, *, columns: bool = False) -> bytes:
+        """The summary, with the columns if asked for; the same run gives the same bytes."""
+        content: dict[str, Any] = {"summary": self.summary()}
+        if columns:
+            content["columns"] = self.columns()
+        return orjson.dumps(content, option=orjson.OPT_INDENT_2 if not columns else None)
+
+
+def _spread(name: str, values: Floats) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys((f"mean_{name}", f"p50_{name}", f"p90_{name}", f"p99_{name}"))
+    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+    return {f"mean_{name}": float(values.mean()), f"p50_{name}": p50, f"p90_{name}": p90, f"p99_{name}": p99}
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _plain(times: Floats) -> list[float | None]:
+    return [None if time != time else time for time in times.tolist()]

@@ -1,0 +1,100 @@
+"""Scenario files: what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from designer.simulator.scenario import Scenario, ScenarioError, TraceWorkload, load_scenario, scenario_names
+
+MINIMAL = """
+name = "small"
+[workload]
+kind = "synthetic"
+num_requests = 10
+[workload.arrivals]
+rate = 2.0
+[workload.prompt_tokens]
+median = 30.0
+[workload.output_tokens]
+median = 40
+[[workers]]
+profile = "a10-llama3-8b"
+"""
+
+
+def load(tmp_path: Path, text: str) -> Scenario:
+    path = tmp_path / "small.toml"
+    path.write_text(text)
+    return load_scenario(path)
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_every_scenario_of_the_package_loads(name: str) -> None:
+    assert load_scenario(name).name == name
+
+
+def test_defaults(tmp_path: Path) -> None:
+    scenario = load(tmp_path, MINIMAL)
+    assert scenario.workers[0].count == 1
+    assert scenario.objective.metric == "mean_response_time"
+    assert scenario.workload.kind == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("num_requests = 10", 'num_requests = "10"'), "workload.num_requests: Input should be a valid integer"),
+        (("rate = 2.0", "rate = 0.0"), "workload.arrivals.rate: Input should be greater than 0"),
+        (("rate = 2.0", "rate = nan"), "workload.arrivals.rate: Input should be"),
+        (("rate = 2.0", "rate = 2.0\nburst = 3"), "workload.arrivals.burst: unknown key"),
+        (("rate = 2.0", "rate = 2.0\ncv = 3.0"), 'workload.arrivals: cv goes with process = "gamma", which needs it'),
+        (("rate = 2.0", 'rate = 2.0\nprocess = "lognormal"'), "workload.arrivals: sigma goes with"),
+        (("median = 30.0", "median = 30.0\nmin = 9\nmax = 3"), "workload.prompt_tokens: min is larger than max"),
+        (("num_requests = 10", ""), "workload: give either duration_seconds or num_requests"),
+        (('kind = "synthetic"', 'kind = "replay"'), "workload: Input tag 'replay'"),
+        (('profile = "a10-llama3-8b"', "count = 2"), "workers[0].profile: missing"),
+        (('profile = "a10-llama3-8b"', 'profile = "a10-llama3-8b"\ncount = 0'), "workers[0].count: Input should be"),
+        (('name = "small"', 'name = "small"\nworker = 3'), "worker: unknown key"),
+        (('name = "small"', 'name = "small'), "not valid TOML"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load(tmp_path, MINIMAL.replace(*change))
+    assert message in str(caught.value)
+    assert str(tmp_path / "small.toml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_problems_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"\(and 1 more\)"):
+        load(tmp_path, MINIMAL.replace("rate = 2.0", "rate = -1\nburst = 3"))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ScenarioError, match=r"no scenario named 'gila': one of .*glia"):
+        load_scenario("gila")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="No such file"):
+        load_scenario(tmp_path / "none.toml")
+
+
+def test_a_trace_lies_beside_its_scenario_and_counts_by_its_bytes(tmp_path: Path) -> None:
+    text = 'name = "t"\n[workload]\nkind = "trace"\npath = "t.jsonl"\n[[workers]]\nprofile = "a10-llama3-8b"\n'
+    (tmp_path / "t.jsonl").write_text('{"timestamp": 0, "input_length": 1, "output_length": 1}\n')
+    scenario = load(tmp_path, text)
+    assert isinstance(scenario.workload, TraceWorkload)
+    assert scenario.workload.path == str(tmp_path / "t.jsonl")
+    before = scenario.digest
+    (tmp_path / "t.jsonl").write_text('{"timestamp": 0, "input_length": 2, "output_length": 1}\n')
+    assert scenario.digest != before
+
+
+def test_the_digest_follows_the_content_and_not_the_name(tmp_path: Path) -> None:
+    one, other = load(tmp_path, MINIMAL), load(tmp_path, MINIMAL.replace('"small"', '"renamed"'))
+    assert one.digest == other.digest
+    assert one.digest != load(tmp_path, MINIMAL.replace("2.0", "2.5")).digest
