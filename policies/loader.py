@@ -244,8 +244,11 @@ def _builtin_name(path: Path) -> str | None:
 
 
 def _claimed_twice(slot: Slot, first: LoadedPolicy, second: LoadedPolicy) -> str:
-    rest = ",".join(other for other in first.slots if other not in (slot, "observer"))
-    fix = "keep one of them" + (f", or use less of the first, as in {first.name}@{rest}" if rest else "")
+    fix = "keep one of them"
+    for policy in (first, second):
+        rest = ",".join(other for other in policy.slots if other not in (slot, "observer"))
+        if rest:
+            fix += f", or leave the slot to the other with {policy.name}@{rest}"
     return f"{second.path}: slot {slot} is already filled by {first.path}; {fix}"
 
 
