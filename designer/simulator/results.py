@@ -57,7 +57,9 @@ class SimulationResult:
     prompt: Ints
     """True tokens."""
     output: Ints
-    """True tokens asked for, and made if the outcome is ``completed``."""
+    """True tokens it would make."""
+    made: Ints
+    """Tokens made: ``output`` for a completed request, unless its worker's limit on context cut it short."""
     cached: Ints
     """Prompt tokens the worker found in its prefix cache when it first ran the request."""
     preemptions: Ints
@@ -92,8 +94,8 @@ class SimulationResult:
     @property
     def tpots(self) -> Floats:
         """Seconds per token after the first, of completed requests of two tokens and more."""
-        several = self.completed & (self.output > 1)
-        return (self.finished - self.first_token)[several] / (self.output[several] - 1)
+        several = self.completed & (self.made > 1)
+        return (self.finished - self.first_token)[several] / (self.made[several] - 1)
 
     def _penalized(self, times: Floats) -> Floats:
         floor = np.maximum(self.objective.penalty_seconds, self.finished - self.arrival)
@@ -117,7 +119,7 @@ class SimulationResult:
         met = self.completed & (self.ttfts <= promised)
         if self.objective.tpot_slo_seconds is not None:
             decode = np.nan_to_num(self.finished - self.first_token, nan=np.inf)
-            met &= decode <= self.objective.tpot_slo_seconds * np.maximum(1, self.output - 1)
+            met &= decode <= self.objective.tpot_slo_seconds * np.maximum(1, self.made - 1)
         return met
 
     def summary(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class SimulationResult:
             "num_preemptions": int(self.preemptions.sum()),
             "cached_share": float(self.cached.sum() / max(1, self.prompt.sum())),
             "goodput": float(self.met_slo.sum()) / span,
-            "output_tokens_per_second": float(self.output[self.completed].sum()) / span,
+            "output_tokens_per_second": float(self.made[self.completed].sum()) / span,
             **self.counters,
         }
 
@@ -159,6 +161,7 @@ class SimulationResult:
             "outcome": [OUTCOMES[index] for index in self.outcome.tolist()],
             "prompt": self.prompt.tolist(),
             "output": self.output.tolist(),
+            "made": self.made.tolist(),
             "cached": self.cached.tolist(),
             "preemptions": self.preemptions.tolist(),
             "num_dispatches": self.num_dispatches.tolist(),
