@@ -15,6 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
@@ -126,26 +127,15 @@ def load_policy(spec: PolicySpec, rng: Rng) -> LoadedPolicy:
 def load_source(source: bytes, spec: PolicySpec, rng: Rng, *, path: str, name: str) -> LoadedPolicy:
     """As ``load_policy``, of bytes already in hand; ``spec.source`` is not looked at."""
     tree = _parse(source, path)
-    module = _execute(source, path)
-    create, line = _find_create(module, tree, path)
-    params = _bind(create, spec.params, f"{path}:{line}")
-    policy_hash = identity(source, params)
-    if spec.expected_hash is not None and spec.expected_hash != policy_hash:
-        raise PolicyLoadError(
-            f"{path}: its identity is {policy_hash}, not the expected {spec.expected_hash}; "
-            "the file or its parameters were changed: put the expected ones back, or promote this one"
-        )
-    policy = _guarded(path, "create", lambda: create(rng, **params))
-    return LoadedPolicy(
-        policy=policy,
-        name=name,
-        policy_hash=policy_hash,
-        params=params,
-        slots=_claimed(policy, spec, f"{path}:{line}"),
-        reads=reads_of(tree),
-        source=source.decode("utf-8"),
-        path=path,
-    )
+    with _registered(source, path) as module:
+        _guarded(path, "the module", lambda: exec(compile(source, path, "exec", dont_inherit=True), vars(module)))  # noqa: S102 - loading code is what this file is for
+        create, line = _find_create(module, tree, path)
+        params = _bind(create, spec.params, f"{path}:{line}")
+        policy_hash = _expected(identity(source, params), spec, path)
+        policy = _guarded(path, "create", lambda: create(rng, **params))
+        slots = _claimed(policy, spec, f"{path}:{line}")
+    text = source.decode("utf-8")
+    return LoadedPolicy(policy, name, policy_hash, params, slots, reads_of(tree), text, path)
 
 
 def resolve(source: str) -> tuple[Path, str]:
@@ -265,23 +255,31 @@ def _parse(source: bytes, path: str) -> ast.Module:
         raise PolicyLoadError(f"{path}:1: does not parse: {error}; write plain, shallow Python") from None
 
 
-def _execute(source: bytes, path: str) -> ModuleType:
-    """Registered in ``sys.modules`` first: a dataclass looks its own module up there while it is being made."""
+@contextmanager
+def _registered(source: bytes, path: str) -> Iterator[ModuleType]:
+    """An empty module, in ``sys.modules`` before it is executed: a dataclass looks its own module up there while
+    it is being made. When the body fails, what was there before is back."""
     name = f"ranvier_policy_{hashlib.sha256(path.encode() + source).hexdigest()[:24]}"
     module = ModuleType(name)
     module.__file__ = path
-    before = sys.modules.get(name)
+    before = sys.modules.pop(name, None)
     sys.modules[name] = module
     try:
-        code = compile(source, path, "exec", dont_inherit=True)
-        _guarded(path, "the module", lambda: exec(code, module.__dict__))  # noqa: S102 - loading code is what this file is for
+        yield module
     except BaseException:
-        if before is None:
-            del sys.modules[name]
-        else:
+        del sys.modules[name]
+        if before is not None:
             sys.modules[name] = before
         raise
-    return module
+
+
+def _expected(policy_hash: str, spec: PolicySpec, path: str) -> str:
+    if spec.expected_hash not in (None, policy_hash):
+        raise PolicyLoadError(
+            f"{path}: its identity is {policy_hash}, not the expected {spec.expected_hash}; "
+            "the file or its parameters were changed: put the expected ones back, or promote this one"
+        )
+    return policy_hash
 
 
 def _guarded(path: str, what: str, call: Callable[[], Any]) -> Any:
@@ -343,7 +341,8 @@ def _convert(key: str, value: Param, kind: type[Param], where: str) -> Param:
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
-        raise PolicyLoadError(f"{where}: parameter {key!r} must be a finite {kind.__name__}, not {value!r}")
+        wanted = "finite float" if kind is float else kind.__name__
+        raise PolicyLoadError(f"{where}: parameter {key!r} must be of type {wanted}, not {value!r}")
     return value
 
 
