@@ -70,6 +70,8 @@ class RequestEnded:
 class ClientLeft:
     time: float
     request_id: str
+    num_output_tokens: int = 0
+    """Seen by the runner up to here, all of them counted in ``OutputTokens``; 0 when nothing was dispatched."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,256 @@
+"""A pool: its configuration, its workers, its queue, and the views of them that policies are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gateway.core.estimates import Estimates
+from gateway.core.events import OutputTokens
+from gateway.core.fair_share import FairShare
+from gateway.core.guard import CallLog, Guard, Watch
+from gateway.core.policy_set import PolicySet
+from gateway.core.prefix_index import PrefixIndex
+from gateway.core.queue import HeldQueue
+from gateway.core.request_state import RequestState
+from gateway.core.scaling import Scaling, ScalingConfig
+from gateway.core.worker_state import CandidateSet, WorkerState
+from policies.contract import Pool, Variant
+
+_MAX_CANDIDATE_SETS = 256
+_MAX_HISTORY = 8
+
+
+@dataclass(slots=True, frozen=True)
+class PoolConfig:
+    """One pool. Durations in seconds."""
+
+    name: str
+    models: tuple[str, ...] = ()
+    """Exact names it serves; empty: any that no other pool names."""
+    policy_set: PolicySet | None = None
+    """None: the built-in."""
+    max_queue_requests: int = 10_000
+    """Held at once; 0 holds none."""
+    max_queue_prompt_tokens: int = 0
+    """Held at once; 0: no bound."""
+    max_queue_seconds: float = 60.0
+    """The longest a request is held, all its stays together."""
+    max_attempts: int = 3
+    """Dispatches of one request; at least 1."""
+    prior_output_tokens: float = 256.0
+    prior_tokens_per_byte: float = 0.25
+    replicas: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By variant, fewest and most; a variant that is not here is not scaled."""
+    scaling_interval_seconds: float = 15.0
+    scale_up_delay_seconds: float = 30.0
+    """A wish for more counts when it was held so long."""
+    scale_down_delay_seconds: float = 300.0
+    start_timeout_seconds: float = 900.0
+    """A replica asked for so long ago is given up."""
+    prefix_index_chunks: int = 200_000
+    """Chunks the prefix index remembers, over all workers; 0 turns it off."""
+    guard_failures: int = 5
+    """A policy set is retired at so many failed calls ..."""
+    guard_window: int = 100
+    """... among so many calls."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        return ScalingConfig(
+            self.scaling_interval_seconds,
+            self.scale_up_delay_seconds,
+            self.scale_down_delay_seconds,
+            self.start_timeout_seconds,
+        )
+
+
+class Needs:
+    """What must be brought up to date before a policy is called, from the names its set reads."""
+
+    __slots__ = ("age", "cached", "latency", "oldest", "output", "prefill", "rate")
+
+    def __init__(self, policy_set: PolicySet) -> None:
+        reads = policy_set.reads
+
+        def needs(*names: str) -> bool:
+            return not reads or any(name in reads for name in names)
+
+        self.output = needs("num_inflight_tokens", "expected_remaining_tokens", "kv_cache_usage")
+        self.prefill = needs("num_inflight_prefill_tokens")
+        self.age = needs("metrics_age")
+        self.latency = needs("ttft_ewma", "tpot_ewma")
+        self.cached = needs("num_cached_tokens")
+        self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
+        self.oldest = needs("oldest_queued_arrival")
+
+
+@dataclass(slots=True, frozen=True)
+class Replaced:
+    """A policy set that was replaced while good, and what its observers had been told was in flight."""
+
+    policy_set: PolicySet
+    in_flight: tuple[tuple[str, str], ...]
+    """(request, worker)."""
+
+
+class PoolState:
+    """Read by anyone, changed by the dispatcher alone."""
+
+    def __init__(self, config: PoolConfig, watch: Watch | None, calls: CallLog) -> None:
+        initial = config.policy_set or PolicySet.builtin()
+        self.config = config
+        self.guard = Guard(initial, watch, calls, config.guard_failures, config.guard_window)
+        self.needs = Needs(initial)
+        bottom = PolicySet.builtin(min(0, initial.generation - 1))
+        self.history: list[Replaced] = [Replaced(bottom, ())] if config.policy_set else []
+        """Sets to go back to, the latest good one last; the built-in is under them all."""
+        self.fair_share = FairShare()
+        self.queue = HeldQueue(self.fair_share)
+        self.estimates = Estimates(config.prior_output_tokens, config.prior_tokens_per_byte)
+        self.prefix_index = PrefixIndex(config.prefix_index_chunks)
+        self.scaling = Scaling(config.replicas, config.scaling)
+        self.workers: dict[str, WorkerState] = {}
+        """All that joined and did not leave, by joining."""
+        self.in_flight: dict[str, tuple[RequestState, WorkerState]] = {}
+        self.pool = Pool(config.name)
+        self._candidates: dict[str, CandidateSet] = {}
+        self._cached_shown = False
+        self.refreshed_at = -1
+        """The event, by number, at which the views were last refreshed."""
+        self.workers_changed()
+
+    @property
+    def policy_set(self) -> PolicySet:
+        return self.guard.policy_set
+
+    # --- workers ---
+
+    def workers_changed(self) -> None:
+        """One joined, left, or changed its health: who may take what is worked out anew."""
+        self._candidates = {}
+        self._ready = tuple(state for state in self.workers.values() if state.takes_requests)
+        self.pool.workers = tuple(state.worker for state in self._ready)
+        self.count_variants()
+        self.queue.restore()
+
+    def candidates(self, model: str) -> CandidateSet:
+        """Workers that take requests for the model; may be empty."""
+        found = self._candidates.get(model)
+        if found is None:
+            if len(self._candidates) >= _MAX_CANDIDATE_SETS:
+                self._candidates.clear()
+            serving = tuple(state for state in self._ready if state.serves(model))
+            found = self._candidates[model] = CandidateSet(serving)
+        return found
+
+    def may_serve_later(self, model: str) -> bool:
+        """No worker takes it, but one that does is there, not healthy, or is starting."""
+        return self.scaling.num_starting > 0 or any(
+            state.serves(model) and not state.draining for state in self.workers.values()
+        )
+
+    def serves(self, model: str) -> bool:
+        """False when the pool takes any model but all of its workers say which they serve, and this is none."""
+        return bool(self.config.models) or not self.workers or any(s.serves(model) for s in self.workers.values())
+
+    # --- what policies are shown ---
+
+    def remember(self, policy_set: PolicySet) -> None:
+        """It is being replaced while good: go back to it when what follows fails."""
+        told = tuple((request_id, state.worker_id) for request_id, (_, state) in self.in_flight.items())
+        self.history.append(Replaced(policy_set, told if policy_set.observers else ()))
+        if len(self.history) > _MAX_HISTORY:
+            del self.history[1]
+
+    def replace(self, policy_set: PolicySet) -> None:
+        """From here on, these policies, on fresh views: whatever an older set did to its own is gone."""
+        self.guard.replace(policy_set)
+        self.needs = Needs(policy_set)
+        self.refreshed_at = -1
+        self.pool = Pool(self.config.name)
+        for state in self.workers.values():
+            state.new_views()
+        self.workers_changed()
+
+    def refresh(self, now: float, output_tokens: OutputTokens, read: dict[str, int]) -> None:
+        """Bring the views up to date as far as the policy set reads them; ``read`` takes down what was read."""
+        needs, view = self.needs, self.pool
+        view.now = now
+        if needs.output or needs.prefill or needs.age or needs.latency:
+            for state in self._ready:
+                self._refresh_worker(state, now, output_tokens, read)
+        if needs.rate:
+            view.arrival_rate = self.estimates.arrivals.value(now)
+            view.mean_prompt_tokens = self.estimates.prompt_tokens.value
+            view.mean_output_tokens = self.estimates.mean_output_tokens
+        self.count_held(now)
+
+    def _refresh_worker(
+        self, state: WorkerState, now: float, output_tokens: OutputTokens, read: dict[str, int]
+    ) -> None:
+        needs = self.needs
+        if needs.output:
+            self.read_output(state, output_tokens, read)
+            state.publish()
+        if needs.prefill:
+            state.pass_time(now)
+        if needs.age:
+            state.publish_age(now)
+        if needs.latency:
+            state.publish_latency()
+
+    def read_output(self, state: WorkerState, output_tokens: OutputTokens, read: dict[str, int]) -> None:
+        cumulative = output_tokens.get(state.worker_id, 0)
+        if cumulative != state.output_seen:
+            read[state.worker_id] = cumulative
+        state.count_output(cumulative)
+
+    def count_held(self, now: float, in_hand: int = 0, in_hand_tokens: int = 0) -> None:
+        """Show the queue; ``in_hand``: the arrival that is being decided on, not held yet."""
+        view, queue = self.pool, self.queue
+        view.num_queued_requests = queue.num_requests + in_hand
+        view.num_queued_prompt_tokens = queue.num_prompt_tokens + in_hand_tokens
+        view.num_inflight_requests = len(self.in_flight)
+        if self.needs.oldest:
+            oldest = queue.oldest_arrival()
+            view.oldest_queued_arrival = now if oldest is None else oldest
+
+    def show_cached(self, candidates: CandidateSet, request: RequestState) -> None:
+        """Fill in the believed prefix hits of this request."""
+        keys = request.prefix_keys
+        if not self.needs.cached or not (keys or self._cached_shown):
+            return
+        self._cached_shown = bool(keys)
+        for state in candidates.states:
+            state.candidate.num_cached_tokens = self.num_cached(state, request) if keys else 0
+
+    def num_cached(self, state: WorkerState, request: RequestState) -> int:
+        """At least the last token of a prompt is always computed."""
+        if not request.prefix_keys:
+            return 0
+        return min(self.prefix_index.num_cached_tokens(state.worker_id, request.prefix_keys), request.prompt_tokens - 1)
+
+    def count_variants(self) -> None:
+        """Show the replicas of each variant."""
+        variants = {
+            name: Variant(name, 0, scaling.num_starting, 0, scaling.minimum, scaling.maximum)
+            for name, scaling in self.scaling.variants.items()
+        }
+        for state in self.workers.values():
+            variant = variants.setdefault(state.variant, Variant(state.variant))
+            if state.draining:
+                variant.num_draining += 1
+            elif state.healthy:
+                variant.num_ready += 1
+        self.pool.variants = MappingProxyType(variants)
+        self.pool.num_starting_replicas = self.scaling.num_starting
+
+    def num_present(self) -> dict[str, int]:
+        """By variant, the workers that are there and not draining, healthy or not."""
+        present = dict.fromkeys(self.scaling.variants, 0)
+        for state in self.workers.values():
+            if not state.draining:
+                present[state.variant] = present.get(state.variant, 0) + 1
+        return present
