@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gateway.core.dispatcher import Dispatcher, PoolConfig
 
 from designer.simulator.draws import Floats
 from designer.simulator.fleet import plan_workers
@@ -30,6 +29,7 @@ from designer.simulator.results import OUTCOMES, RequestOutcome, SimulationResul
 from designer.simulator.scenario import Scenario, ScenarioError
 from designer.simulator.workload import RequestColumns, draw_workload
 from gateway.core.commands import Cancel, Command, Dispatch, PolicySetRetired, Reject, SetReplicas
+from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import (
     ClientLeft,
     Event,
@@ -41,6 +41,7 @@ from gateway.core.events import (
     WorkerMetrics,
 )
 from gateway.core.policy_set import PolicySet
+from gateway.core.pool import PoolConfig
 from gateway.mockworker.engine import PS_PER_SECOND, Engine, RequestStats, TokenRun
 
 POOL = "default"

@@ -1,0 +1,1 @@
+"""One file for each command of ``designer``; ``designer.cli`` registers them."""

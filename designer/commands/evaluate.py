@@ -1,0 +1,71 @@
+"""``designer evaluate``: a scorecard of policies beside the baselines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from designer.evaluate import BASELINES, COMPARATOR, EvaluationError, Scorecard, evaluate
+from designer.scorecard import to_json, to_markdown
+from designer.simulator.scenario import load_scenario
+
+
+def evaluate_command(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="POLICY...", help="Names or files: head_room@routing+fcfs, ./mine.py:alpha=0.5"),
+    ] = None,
+    scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds; every policy runs on the same ones.")] = 8,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
+    baselines: Annotated[bool, typer.Option(help=f"Also run {', '.join(BASELINES)}.")] = True,
+    comparator: Annotated[str, typer.Option(help="The policy that ratios are to.")] = COMPARATOR,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every seed.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write the table to this Markdown file.")] = None,
+) -> None:
+    """Simulate policies on the same seeds of a scenario and compare them.
+
+    Example: designer evaluate head_room expert --scenario glia --seeds 16
+    """
+    names = list(dict.fromkeys([*(BASELINES if baselines else ()), *(specs or ())]))
+    if not names:
+        raise EvaluationError("name a policy, or leave out --no-baselines")
+    loaded = load_scenario(scenario)
+    total = seeds * len({*names, comparator})
+    with _progress(total) as on_done:
+        span = range(first_seed, first_seed + seeds)
+        card = evaluate(names, loaded, span, comparator=comparator, jobs=jobs, on_done=on_done)
+    _write(card, json, report)
+
+
+def _write(card: Scorecard, json: bool, report: Path | None) -> None:
+    if report is not None:
+        try:
+            report.write_text(to_markdown(card), encoding="utf-8")
+        except OSError as error:
+            raise EvaluationError(f"{report}: cannot be written: {error.strerror}") from None
+    typer.echo(to_json(card) if json else to_markdown(card))
+    if sys.stderr.isatty():
+        rate = card.num_requests / max(card.cpu_seconds, 1e-9)
+        typer.echo(f"{card.num_requests:,} requests simulated, {rate:,.0f} per CPU second", err=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("simulating", total=total)
+        yield lambda: progress.advance(task)
