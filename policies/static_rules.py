@@ -143,6 +143,7 @@ def _imports(source: Source) -> Found:
                 continue
             for alias in node.names:
                 yield from _member(node, module, alias.name)
+    yield from _members(source)
 
 
 def _import_advice(module: str) -> str:
@@ -345,7 +346,6 @@ RULES: dict[str, Callable[[Source], Found]] = {
     "docstring": _docstring,
     "create": _create,
     "import": _imports,
-    "member": _members,
     "name": _names,
     "attribute": _attributes,
     "call": _calls,
