@@ -1,0 +1,33 @@
+"""The control: independent samples of the same grammar. A search that does not beat it has found nothing.
+
+At equal budget, independent sampling matches or beats much elaborate evolution (arXiv 2602.16805), so every report
+carries it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from designer.proposers.emit import emit
+from designer.proposers.grammar import to_json
+from designer.proposers.protocol import History, Proposal
+from designer.proposers.sampling import random_program
+from designer.proposers.words import why
+
+
+class RandomProposer:
+    name = "random"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def propose(self, history: History) -> Proposal:
+        rng = random.Random(f"random/{self._seed}/{len(history.outcomes)}")
+        program = random_program(rng)
+        return Proposal(
+            source=emit(program),
+            hypothesis=why(program),
+            predicted_effect=None,
+            change="drawn at random",
+            program=to_json(program),
+        )

@@ -1,0 +1,227 @@
+"""Typed mutation and crossover: every child is a program of the grammar, and knows in words what was done to it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from designer.proposers import sampling
+from designer.proposers.grammar import (
+    MAX_LIMITS,
+    MAX_RANKS,
+    Const,
+    Expr,
+    Field,
+    GrammarError,
+    Program,
+    Rank,
+    Site,
+    Sum,
+    Times,
+    canonical,
+    check,
+    put,
+    sites,
+    with_slot,
+)
+from designer.proposers.vocabulary import CONSTANTS, quantities_of
+
+Change = tuple[Program, str]
+"""A program and what was done, as a clause: "adds a limit on …"."""
+
+_ATTEMPTS = 40
+
+
+def mutate(program: Program, rng: random.Random) -> Change:
+    """One change that alters the program and keeps every rule; a fresh sample if none is found in a few tries."""
+    for _ in range(_ATTEMPTS):
+        name = rng.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
+        changed = _valid(_OPERATORS[name](program, rng), program)
+        if changed is not None:
+            return changed, name
+    return sampling.random_program(rng), "starts afresh"
+
+
+def tune(program: Program, rng: random.Random) -> Change | None:
+    """One constant moved by a log-normal step (or a share of its range); None when there is no constant."""
+    if not any(isinstance(site.expr, Const) for site in sites(program)):
+        return None
+    changed = _valid(_tune(program, rng), program)
+    return None if changed is None else (changed, "tunes a constant")
+
+
+def cross(first: Program, second: Program, rng: random.Random) -> Change:
+    """Each part of the policy (limits, choice, order) from one parent or the other, and at least one from each."""
+    for _ in range(_ATTEMPTS):
+        parts = {slot: rng.choice((first, second)) for slot in ("limits", "choice", "order")}
+        child = replace(first, limits=parts["limits"].limits, choice=parts["choice"].choice, order=parts["order"].order)
+        if child not in (first, second):
+            checked = _valid(child, first)
+            if checked is not None:
+                taken = [slot for slot, parent in parts.items() if parent is second]
+                return checked, f"takes the {' and '.join(_WORDS[slot] for slot in taken)} of another parent"
+    return mutate(first, rng)
+
+
+_WORDS: Mapping[str, str] = {"limits": "admission limits", "choice": "choice of worker", "order": "queue order"}
+
+
+def _valid(child: Program | None, parent: Program) -> Program | None:
+    if child is None:
+        return None
+    try:
+        child = check(canonical(child))
+    except GrammarError:
+        return None
+    return None if child == parent else child
+
+
+def _site(program: Program, rng: random.Random, wanted: Callable[[Site], bool] = lambda site: True) -> Site | None:
+    found = [site for site in sites(program) if wanted(site)]
+    return rng.choice(found) if found else None
+
+
+def _tune(program: Program, rng: random.Random) -> Program | None:
+    site = _site(program, rng, lambda site: isinstance(site.expr, Const))
+    if site is None or not isinstance(site.expr, Const):
+        return None
+    kind = CONSTANTS[site.expr.kind]
+    step = rng.gauss(0.0, 1.0)
+    if kind.logarithmic:
+        value = site.expr.value * math.exp(0.6 * step)
+    else:
+        value = site.expr.value + 0.15 * step * (kind.high - kind.low)
+    return put(program, site.path, sampling.rounded(kind, value))
+
+
+def _replace_part(program: Program, rng: random.Random) -> Program | None:
+    site = _site(program, rng)
+    if site is None:
+        return None
+    return put(program, site.path, sampling.random_expression(rng, site.unit, site.scopes, depth=1))
+
+
+def _other_field(program: Program, rng: random.Random) -> Program | None:
+    site = _site(program, rng, lambda site: isinstance(site.expr, Field))
+    if site is None:
+        return None
+    return put(program, site.path, Field(rng.choice(quantities_of(site.unit, site.scopes))))
+
+
+def _add_term(program: Program, rng: random.Random) -> Program | None:
+    site = _site(program, rng, lambda site: not isinstance(site.expr, Const))
+    if site is None:
+        return None
+    term = sampling.random_expression(rng, site.unit, site.scopes, depth=1)
+    terms: tuple[Expr, ...] = site.expr.terms if isinstance(site.expr, Sum) else (site.expr,)
+    return put(program, site.path, Sum((*terms, term)))
+
+
+def _drop_term(program: Program, rng: random.Random) -> Program | None:
+    site = _site(program, rng, lambda site: isinstance(site.expr, Sum))
+    if site is None or not isinstance(site.expr, Sum):
+        return None
+    terms = list(site.expr.terms)
+    del terms[rng.randrange(len(terms))]
+    return put(program, site.path, Sum(tuple(terms)) if len(terms) > 1 else terms[0])
+
+
+def _weigh(program: Program, rng: random.Random) -> Program | None:
+    """A weight on a quantity, or off it."""
+    site = _site(program, rng, lambda site: isinstance(site.expr, Field | Times))
+    if site is None:
+        return None
+    if isinstance(site.expr, Times):
+        return put(program, site.path, site.expr.of)
+    return put(program, site.path, Times(sampling.random_constant(rng, "weight"), site.expr))
+
+
+def _add_limit(program: Program, rng: random.Random) -> Program | None:
+    if len(program.limits) >= MAX_LIMITS:
+        return None
+    return replace(program, limits=(*program.limits, sampling.random_limit(rng)))
+
+
+def _new_limit(program: Program, rng: random.Random) -> Program | None:
+    return replace(program, limits=(sampling.random_limit(rng),))
+
+
+def _drop_limit(program: Program, rng: random.Random) -> Program | None:
+    if not program.limits:
+        return None
+    gone = rng.randrange(len(program.limits))
+    return replace(program, limits=tuple(limit for n, limit in enumerate(program.limits) if n != gone))
+
+
+def _new_order(program: Program, rng: random.Random) -> Program | None:
+    return replace(program, order=(sampling.random_order_rank(rng),))
+
+
+def _new_choice(program: Program, rng: random.Random) -> Program | None:
+    return replace(program, choice=(sampling.random_choice_rank(rng),))
+
+
+def _add_choice(program: Program, rng: random.Random) -> Program | None:
+    if len(program.choice) >= MAX_RANKS:
+        return None
+    return replace(program, choice=(*program.choice, sampling.random_choice_rank(rng)))
+
+
+def _drop_rank(program: Program, rng: random.Random) -> Program | None:
+    slot = rng.choice(("choice", "order"))
+    ranks = getattr(program, slot)
+    if len(ranks) < 2:
+        return None
+    return with_slot(program, slot, ranks[:-1])
+
+
+def _turn_round(program: Program, rng: random.Random) -> Program | None:
+    slot = rng.choice(("choice", "order"))
+    ranks = list(getattr(program, slot))
+    if not ranks:
+        return None
+    n = rng.randrange(len(ranks))
+    ranks[n] = Rank(ranks[n].by, not ranks[n].largest_first)
+    return with_slot(program, slot, tuple(ranks))
+
+
+def _other_ties(program: Program, rng: random.Random) -> Program | None:
+    return replace(program, ties="random" if program.ties == "turn" else "turn")
+
+
+_OPERATORS: Mapping[str, Callable[[Program, random.Random], Program | None]] = {
+    "tunes a constant": _tune,
+    "replaces a part": _replace_part,
+    "reads another quantity": _other_field,
+    "adds a term": _add_term,
+    "drops a term": _drop_term,
+    "changes a weight": _weigh,
+    "adds a limit": _add_limit,
+    "sets another limit": _new_limit,
+    "drops a limit": _drop_limit,
+    "sets another queue order": _new_order,
+    "sets another choice of worker": _new_choice,
+    "adds a tie-break": _add_choice,
+    "drops a tie-break": _drop_rank,
+    "turns an order round": _turn_round,
+    "breaks ties differently": _other_ties,
+}
+_WEIGHTS: Mapping[str, float] = {
+    "tunes a constant": 3.0,
+    "replaces a part": 1.5,
+    "reads another quantity": 1.5,
+    "adds a term": 1.0,
+    "drops a term": 1.0,
+    "changes a weight": 0.5,
+    "adds a limit": 1.5,
+    "sets another limit": 1.0,
+    "drops a limit": 0.3,
+    "sets another queue order": 2.0,
+    "sets another choice of worker": 1.0,
+    "adds a tie-break": 0.5,
+    "drops a tie-break": 0.3,
+    "turns an order round": 0.7,
+    "breaks ties differently": 0.2,
+}
