@@ -79,8 +79,8 @@ def check_source(source: Path | str | bytes) -> list[Violation]:
 
 
 def check_policy(policy: PolicySpec | LoadedPolicy, effort: Effort | None = None) -> list[Violation]:
-    """Violations of the dynamic rules, the first of each kind: wrong answers, exceptions, arguments changed or
-    kept, decisions that differ from run to run or with the hash seed."""
+    """Violations of the dynamic rules, up to the first call that shows one: a wrong answer, an exception, an argument
+    changed or kept; then keys that do not compare, and decisions that differ from run to run or with the hash seed."""
     effort = effort or Effort()
     try:
         first = _fresh(policy, effort.seed)
@@ -89,7 +89,7 @@ def check_policy(policy: PolicySpec | LoadedPolicy, effort: Effort | None = None
     trial = Trial(first, effort)
     digest = trial.run()
     if trial.violations:
-        return list(trial.violations.values())
+        return trial.violations
     again = Trial(_fresh(first, effort.seed), effort, watch_arguments=False).run()
     if again != digest:
         return [Violation(1, "determinism", "the same seed and events gave other decisions the second time")]
@@ -102,7 +102,7 @@ class Trial:
     """One run of a policy through every situation; its digest covers every decision."""
 
     def __init__(self, loaded: LoadedPolicy, effort: Effort, *, watch_arguments: bool = True) -> None:
-        self.violations: dict[str, Violation] = {}
+        self.violations: list[Violation] = []
         self._policy: Any = loaded.policy
         self._slots = loaded.slots
         self._path = loaded.path
@@ -190,9 +190,9 @@ class Trial:
         """Call, judge the answer, and look whether the arguments came through unchanged and were let go."""
         watched = _Watched(arguments) if self._watch_arguments else None
         outcome = self._answer(method, arguments, judge)
-        if watched is not None:
-            for complaint in watched.complaints():
-                self._report(method, complaint)
+        for complaint in watched.complaints() if watched is not None else ():
+            self._report(method, complaint)
+            raise _TrialEndedError
         if method.endswith("key"):
             self._keys.setdefault(method, []).append(outcome)
         self._digest.update(f"{method}={outcome!r};".encode())
@@ -210,7 +210,7 @@ class Trial:
         raise _TrialEndedError
 
     def _report(self, method: str, message: str, line: int = 1) -> None:
-        self.violations.setdefault(f"{method}/{message[:20]}", Violation(line, method, message))
+        self.violations.append(Violation(line, method, message))
 
 
 class _TrialEndedError(Exception):
