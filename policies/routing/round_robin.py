@@ -14,22 +14,16 @@ from policies.contract import Candidate, Pool, Request, Rng
 
 class RoundRobin:
     def __init__(self) -> None:
-        self._position = -1
+        self._place = 0
         self._last = ""
 
     def route(self, request: Request, candidates: Sequence[Candidate], pool: Pool) -> Candidate | None:
-        chosen = candidates[self._next(candidates)]
-        self._last = chosen.worker.worker_id
-        return chosen
-
-    def _next(self, candidates: Sequence[Candidate]) -> int:
-        """One after the last worker used; the place it stood in when it is gone."""
-        here = self._position
-        if here >= len(candidates) or candidates[here].worker.worker_id != self._last:
-            places = [n for n, candidate in enumerate(candidates) if candidate.worker.worker_id == self._last]
-            here = places[0] if places else here - 1
-        self._position = (here + 1) % len(candidates)
-        return self._position
+        """One after the last worker used; where it stood, when it is gone."""
+        ids = [candidate.worker.worker_id for candidate in candidates]
+        place = ids.index(self._last) + 1 if self._last in ids else self._place
+        self._place = place % len(candidates)
+        self._last = ids[self._place]
+        return candidates[self._place]
 
 
 def create(rng: Rng) -> RoundRobin:
