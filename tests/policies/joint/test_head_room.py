@@ -107,13 +107,13 @@ def run_engine(rng: Random, replica: Replica) -> None:
 
 def test_in_tokens_it_is_off_by_less_than_a_block_a_request():
     """Of any length, alloc differs from the paper's by the unfilled ends of the active requests' last blocks."""
-    rng = Random(1)
+    rng, paper, ours = Random(1), load(PAPER), load("head_room")
     for _ in range(200):
         active = [Sequence(n, rng.randint(1, 900), 0.0, rng.randint(1, 900), True) for n in range(25)]
         replica = Replica([*active, *(Sequence(n, rng.randint(1, 900), 0.0) for n in range(5))])
         worker, exact = replica.worker(0), replica.alloc + replica.resv
-        assert 0 <= exact - load(PAPER)._committed(worker) < len(active)
-        assert abs(exact - load("head_room")._committed(worker)) < len(active) / 2
+        assert 0 <= exact - paper._committed(worker) < len(active)
+        assert abs(exact - ours._committed(worker)) < len(active) / 2
 
 
 @pytest.mark.parametrize(
