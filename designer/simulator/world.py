@@ -13,20 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from designer.simulator.draws import Floats
 from designer.simulator.fleet import plan_workers
-from designer.simulator.invariants import (
-    InvariantViolation,
-    check_dispatcher,
-    check_engines,
-    check_queue,
-    check_requests,
-    require,
-)
+from designer.simulator.invariants import check_dispatcher, check_engines, check_queue, check_requests, require
 from designer.simulator.policies import PolicySource, make_policy_set
-from designer.simulator.requests import arrival_events, engine_requests, request_ids, ttft_slos
-from designer.simulator.results import OUTCOMES, RequestOutcome, SimulationResult
+from designer.simulator.records import NEVER, RequestRecord, make_records, make_result
+from designer.simulator.results import RequestOutcome, SimulationResult
 from designer.simulator.scenario import Scenario, ScenarioError
+from designer.simulator.worker import SimulatedWorker
 from designer.simulator.workload import RequestColumns, draw_workload
 from gateway.core.commands import Cancel, Command, Dispatch, PolicySetRetired, Reject, SetReplicas
 from gateway.core.dispatcher import Dispatcher
@@ -42,14 +35,14 @@ from gateway.core.events import (
 )
 from gateway.core.policy_set import PolicySet
 from gateway.core.pool import PoolConfig
-from gateway.mockworker.engine import PS_PER_SECOND, Engine, RequestStats, TokenRun
+from gateway.mockworker.engine import PS_PER_SECOND, RequestStats, TokenRun
 
 POOL = "default"
-NEVER = -1
 _LONGEST_DAYS = 7
 """A run that has not ended so long after its last arrival, and after what was held, never will."""
 Sink = Callable[[Event, Sequence[Command]], None]
 """Is shown every event with the commands it led to, in order."""
+_Handler = Callable[[int, Any], None]
 
 
 def simulate(
@@ -84,7 +77,7 @@ class _TokensSeen(Mapping[str, int]):
         self._world = world
 
     def __getitem__(self, worker_id: str) -> int:
-        return self._world.num_output_tokens(worker_id)
+        return self._world.num_tokens_seen(worker_id)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._world.worker_ids)
@@ -103,23 +96,26 @@ class World:
         self._columns = columns
         self._sink = sink
         self._set_delays(scenario)
-        self.plans = plan_workers(scenario)
-        self.worker_ids = tuple(plan.worker_id for plan in self.plans)
-        self.engines: list[Engine] = [plan.engine(policy_set.batch) for plan in self.plans]
-        self._worker_index = {worker_id: index for index, worker_id in enumerate(self.worker_ids)}
-        self._clocks = [0] * len(self.engines)
-        """How far each engine has been advanced."""
-        self._wakes = [NEVER] * len(self.engines)
-        """When each engine is next looked at."""
+        plans = plan_workers(scenario)
+        self.worker_ids = tuple(plan.worker_id for plan in plans)
+        self._workers = [SimulatedWorker(index, plan, policy_set.batch) for index, plan in enumerate(plans)]
+        self._worker_by_id = {worker.plan.worker_id: worker for worker in self._workers}
+        self._records = make_records(columns, scenario.clients.deadline_seconds)
+        self._record_by_id = {record.request_id: record for record in self._records}
+        self._num_open = len(self._records)
+        self._num_aborting = 0
+        """Aborts on their way to a worker."""
+        waiting = scenario.queue.max_seconds + _LONGEST_DAYS * 86_400
+        self._horizon_ps = self._records[-1].arrival_ps + _ps(waiting)
         self._now = 0
-        self._queue: list[tuple[int, int, Callable[[int, Any], None], Any]] = []
+        self._queue: list[tuple[int, int, _Handler, Any]] = []
         self._num_scheduled = 0
         self._ticking = False
         self._num_events = 0
         self._num_retired = 0
-        self._set_up_requests(columns)
         self.dispatcher = Dispatcher([_pool_config(scenario, policy_set)], output_tokens=_TokensSeen(self))
         self._pool = self.dispatcher.pools[POOL]
+        self._held = self._pool.queue
 
     def _set_delays(self, scenario: Scenario) -> None:
         self._dispatch_ps = _ps(scenario.network.dispatch_seconds)
@@ -130,26 +126,6 @@ class World:
         timeout = scenario.clients.timeout_seconds
         self._timeout_ps = None if timeout is None else _ps(timeout)
 
-    def _set_up_requests(self, columns: RequestColumns) -> None:
-        count = len(columns)
-        self._arrival_ps: list[int] = columns.arrival_ps.tolist()
-        self._ids = request_ids(count)
-        self._arrivals = arrival_events(columns, self._scenario.clients.deadline_seconds)
-        self._requests = engine_requests(columns)
-        self._index = {request_id: index for index, request_id in enumerate(self._ids)}
-        self._dispatched = [NEVER] * count
-        self._first_token = [NEVER] * count
-        self._ended = [NEVER] * count
-        self._worker = [NEVER] * count
-        self._outcome: list[RequestOutcome | None] = [None] * count
-        self._num_dispatches = [0] * count
-        self._landed = [False] * count
-        """The worker has the current dispatch."""
-        self._stats: list[RequestStats | None] = [None] * count
-        self._num_open = count
-        waiting = self._scenario.queue.max_seconds + _LONGEST_DAYS * 86_400
-        self._horizon_ps = self._arrival_ps[-1] + _ps(waiting)
-
     # -- the loop -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -159,22 +135,22 @@ class World:
             InvariantViolation: see ``simulate``.
         """
         self._join_workers()
-        arrival, queue = self._arrival_ps, self._queue
-        next_index, count = 0, len(arrival)
-        while self._num_open:
-            if next_index < count and (not queue or arrival[next_index] <= queue[0][0]):
-                self._now = arrival[next_index]
-                self._arrive(self._now, next_index)
-                next_index += 1
-            elif queue:
-                time, _, handler, argument = heapq.heappop(queue)
-                self._now = time
-                handler(time, argument)
-            else:
-                raise InvariantViolation(f"{self._num_open} requests are open and nothing is left to happen")
+        queue, pop = self._queue, heapq.heappop
+        records = iter(self._records)
+        coming = next(records, None)
+        while self._num_open or self._num_aborting:
+            if coming is not None and (not queue or coming.arrival_ps <= queue[0][0]):
+                self._now = coming.arrival_ps
+                self._arrive(self._now, coming)
+                coming = next(records, None)
+                continue
+            require(bool(queue), f"{self._num_open} requests are open and nothing is left to happen")
+            now, _, handler, argument = pop(queue)
+            self._now = now
+            handler(now, argument)
         self._drain_engines()
 
-    def _at(self, time: int, handler: Callable[[int, Any], None], argument: Any) -> None:
+    def _at(self, time: int, handler: _Handler, argument: Any) -> None:
         self._num_scheduled += 1
         heapq.heappush(self._queue, (time, self._num_scheduled, handler, argument))
 
@@ -185,7 +161,7 @@ class World:
             self._sink(event, commands)
         for command in commands:
             self._carry_out(now, command)
-        if not self._ticking and self._pool.queue.num_requests:
+        if not self._ticking and self._held.num_requests:
             self._ticking = True
             self._at(now + self._tick_ps, self._tick, None)
 
@@ -198,120 +174,123 @@ class World:
     def _carry_out(self, now: int, command: Command) -> None:
         match command:
             case Dispatch():
-                self._dispatch(now, self._index[command.request_id], self._worker_index[command.worker_id])
+                self._dispatch(now, self._record_by_id[command.request_id], self._worker_by_id[command.worker_id])
             case Reject():
-                self._end(now, self._index[command.request_id], command.reason)
+                self._end(now, self._record_by_id[command.request_id], command.reason)
             case Cancel():
-                index = self._index[command.request_id]
-                self._at(now + self._dispatch_ps, self._abort, (index, self._worker_index[command.worker_id]))
+                record, worker = self._record_by_id[command.request_id], self._worker_by_id[command.worker_id]
+                if record.landed:
+                    self._num_aborting += 1
+                    self._at(now + self._dispatch_ps, self._abort, (record, worker, worker.num_made(record)))
             case PolicySetRetired():
                 self._num_retired += 1
             case SetReplicas():
-                raise InvariantViolation(f"no variant of this scenario has bounds, and yet: {command}")
+                require(False, f"no variant of this scenario has bounds, and yet: {command}")
 
-    def _dispatch(self, now: int, index: int, worker: int) -> None:
-        if self._outcome[index] is not None or self._landed[index]:
-            raise InvariantViolation(f"{self._ids[index]} was dispatched while it ran or after its end")
-        self._dispatched[index] = now
-        self._worker[index] = worker
-        self._num_dispatches[index] += 1
-        self._at(now + self._dispatch_ps, self._land, index)
+    def _dispatch(self, now: int, record: RequestRecord, worker: SimulatedWorker) -> None:
+        once = record.outcome is None and not record.num_dispatches
+        require(once, f"{record.request_id} was dispatched twice, or after its end, though no worker failed it")
+        record.dispatched = now
+        record.worker = worker.index
+        record.num_dispatches += 1
+        self._at(now + self._dispatch_ps, self._land, record)
 
-    def _end(self, now: int, index: int, outcome: RequestOutcome) -> None:
-        if self._outcome[index] is not None:
-            raise InvariantViolation(f"{self._ids[index]} ended twice: {self._outcome[index]}, then {outcome}")
-        self._outcome[index] = outcome
-        self._ended[index] = now
+    def _end(self, now: int, record: RequestRecord, outcome: RequestOutcome) -> None:
+        require(record.outcome is None, f"{record.request_id} ended twice: {record.outcome}, then {outcome}")
+        record.outcome = outcome
+        record.ended = now
         self._num_open -= 1
 
     # -- clients --------------------------------------------------------------------------------------------------
 
-    def _arrive(self, now: int, index: int) -> None:
+    def _arrive(self, now: int, record: RequestRecord) -> None:
         if self._timeout_ps is not None:
-            self._at(now + self._timeout_ps, self._leave, index)
-        self._hear(now, self._arrivals[index])
+            self._at(now + self._timeout_ps, self._leave, record)
+        self._hear(now, record.arrival)
 
-    def _leave(self, now: int, index: int) -> None:
-        if self._outcome[index] is None:
-            self._end(now, index, "left")
-            self._hear(now, ClientLeft(now / PS_PER_SECOND, self._ids[index]))
+    def _leave(self, now: int, record: RequestRecord) -> None:
+        if record.outcome is not None:
+            return
+        self._end(now, record, "left")
+        seen = 0
+        if record.landed:
+            worker = self._workers[record.worker]
+            self._advance(now, worker)
+            seen = worker.client_left(record)
+        self._hear(now, ClientLeft(now / PS_PER_SECOND, record.request_id, seen))
 
     # -- workers --------------------------------------------------------------------------------------------------
 
     def _join_workers(self) -> None:
-        for index, plan in enumerate(self.plans):
+        for worker in self._workers:
+            plan = worker.plan
             self._hear(0, WorkerJoined(0.0, plan.worker_id, POOL, plan.variant, metrics=plan.sizes()))
-            self._at(self._scrape_ps * index // len(self.plans), self._scrape, index)
+            self._at(self._scrape_ps * worker.index // len(self._workers), self._scrape, worker)
 
-    def _land(self, now: int, index: int) -> None:
-        if self._outcome[index] is not None:
+    def _land(self, now: int, record: RequestRecord) -> None:
+        if record.outcome is not None:
             return  # the client left while the request was on its way
-        worker = self._worker[index]
-        engine, request = self.engines[worker], self._requests[index]
-        if request.num_prompt_tokens + 1 > engine.config.max_request_tokens:
-            self._at(now + self._answer_ps, self._refused, index)
-            return
-        self._landed[index] = True
-        self._clocks[worker] = now
-        engine.add(request, now)
+        worker = self._workers[record.worker]
+        if worker.accepts(record):
+            worker.add(record, now)
+            self._look_again(worker)
+        else:
+            self._at(now + self._answer_ps, self._refused, record)
+
+    def _refused(self, now: int, record: RequestRecord) -> None:
+        if record.outcome is None:
+            self._end(now, record, "refused")
+            self._hear(now, RequestEnded(now / PS_PER_SECOND, record.request_id, "completed"))
+
+    def _abort(self, now: int, what: tuple[RequestRecord, SimulatedWorker, int]) -> None:
+        record, worker, num_made_before = what
+        self._num_aborting -= 1
+        self._advance(now, worker)
+        worker.abort(record, num_made_before, now)
         self._look_again(worker)
 
-    def _refused(self, now: int, index: int) -> None:
-        """The worker answered 400: its prompt is longer than what fits."""
-        if self._outcome[index] is None:
-            self._end(now, index, "refused")
-            self._hear(now, RequestEnded(now / PS_PER_SECOND, self._ids[index], "completed"))
-
-    def _abort(self, now: int, where: tuple[int, int]) -> None:
-        index, worker = where
-        if self._landed[index]:
-            self._advance(now, worker)
-            self._stats[index] = self.engines[worker].stats(self._ids[index]) or self._stats[index]
-            self.engines[worker].cancel(self._ids[index], now)
-            self._look_again(worker)
-
-    def _look_again(self, worker: int) -> None:
+    def _look_again(self, worker: SimulatedWorker) -> None:
         """Schedule the engine's next event, if it comes before what is scheduled for it."""
-        time = self.engines[worker].next_event_time()
-        wake = self._wakes[worker]
-        if time is not None and (wake == NEVER or time < wake):
-            self._wakes[worker] = time
+        time = worker.engine.next_event_time()
+        if time is not None and (worker.wake == NEVER or time < worker.wake):
+            worker.wake = time
             self._at(time, self._wake, worker)
 
-    def _wake(self, now: int, worker: int) -> None:
-        if self._wakes[worker] == now:
-            self._wakes[worker] = NEVER
+    def _wake(self, now: int, worker: SimulatedWorker) -> None:
+        if worker.wake == now:
+            worker.wake = NEVER
             self._advance(now, worker)
             self._look_again(worker)
 
-    def _advance(self, now: int, worker: int) -> None:
-        self._clocks[worker] = now
-        for run in self.engines[worker].advance(now):
+    def _advance(self, now: int, worker: SimulatedWorker) -> None:
+        for run in worker.advance(now):
             if run.first or run.finished:
                 self._answer(run)
 
     def _answer(self, run: TokenRun) -> None:
         heard = run.end + self._answer_ps
         for request_id in run.first:
-            self._first_token[self._index[request_id]] = heard
-            if self._arrivals[self._index[request_id]].stream:
-                self._at(heard, self._first_token_heard, request_id)
+            record = self._record_by_id[request_id]
+            record.first_token = heard
+            if record.stream:
+                self._at(heard, self._first_token_heard, record)
         for stats in run.stats:
-            self._stats[self._index[stats.request_id]] = stats
+            self._record_by_id[stats.request_id].stats = stats
             self._at(heard, self._finish_heard, stats)
 
-    def _first_token_heard(self, now: int, request_id: str) -> None:
-        if self._outcome[self._index[request_id]] is None:
-            self._hear(now, FirstTokenSeen(now / PS_PER_SECOND, request_id))
+    def _first_token_heard(self, now: int, record: RequestRecord) -> None:
+        if record.outcome is None:
+            self._hear(now, FirstTokenSeen(now / PS_PER_SECOND, record.request_id))
 
     def _finish_heard(self, now: int, stats: RequestStats) -> None:
-        index = self._index[stats.request_id]
-        if self._outcome[index] is not None:
+        record = self._record_by_id[stats.request_id]
+        if record.outcome is not None:
             return
-        self._end(now, index, "completed")
+        self._end(now, record, "completed")
+        self._workers[record.worker].answered(record)
         event = RequestEnded(
             now / PS_PER_SECOND,
-            self._ids[index],
+            stats.request_id,
             "completed",
             num_output_tokens=stats.num_output_tokens,
             num_prompt_tokens=stats.num_prompt_tokens,
@@ -319,35 +298,30 @@ class World:
         )
         self._hear(now, event)
 
-    def _scrape(self, now: int, worker: int) -> None:
-        require(
-            now <= self._horizon_ps, f"{self._num_open} requests are still open {_LONGEST_DAYS} days after the last"
-        )
+    def _scrape(self, now: int, worker: SimulatedWorker) -> None:
+        require(now <= self._horizon_ps, f"{self._num_open} requests open {_LONGEST_DAYS} days after the last came")
         self._advance(now, worker)
-        engine = self.engines[worker]
-        values = WorkerMetrics(
-            num_requests_running=engine.num_running,
-            num_requests_waiting=engine.num_waiting,
-            kv_cache_usage=engine.kv_cache_usage,
-        )
-        self._at(now + self._scrape_delay_ps, self._scraped, (worker, values, now))
+        self._at(now + self._scrape_delay_ps, self._scraped, (worker, worker.metrics(), now))
         self._at(now + self._scrape_ps, self._scrape, worker)
         self._look_again(worker)
 
-    def _scraped(self, now: int, scrape: tuple[int, WorkerMetrics, int]) -> None:
+    def _scraped(self, now: int, scrape: tuple[SimulatedWorker, WorkerMetrics, int]) -> None:
         worker, values, taken = scrape
-        self._hear(now, MetricsScraped(now / PS_PER_SECOND, self.worker_ids[worker], values, taken / PS_PER_SECOND))
+        self._hear(now, MetricsScraped(now / PS_PER_SECOND, worker.plan.worker_id, values, taken / PS_PER_SECOND))
 
-    def num_output_tokens(self, worker_id: str) -> int:
-        """Tokens that have reached the gateway, to within the one-way delay: never fewer."""
-        worker = self._worker_index[worker_id]
-        return self.engines[worker].num_output_tokens_at(max(self._now - self._answer_ps, self._clocks[worker]))
+    def num_tokens_seen(self, worker_id: str) -> int:
+        """Tokens that have reached the gateway from a worker, to within the one-way delay: never fewer."""
+        worker = self._worker_by_id[worker_id]
+        if worker.hides_tokens:
+            self._advance(self._now, worker)
+            self._look_again(worker)
+        return worker.num_tokens_seen(max(self._now - self._answer_ps, worker.clock))
 
     def _drain_engines(self) -> None:
         """Steps that go on after the last answer, such as those of aborted requests."""
-        for engine in self.engines:
-            while (time := engine.next_event_time()) is not None:
-                engine.advance(time)
+        for worker in self._workers:
+            while (time := worker.engine.next_event_time()) is not None:
+                worker.engine.advance(time)
                 self._now = max(self._now, time)
 
     # -- the result -----------------------------------------------------------------------------------------------
@@ -358,48 +332,28 @@ class World:
         Raises:
             InvariantViolation: see ``simulate``.
         """
-        columns, stats = self._columns, self._stats
-        outcome = np.array([OUTCOMES.index(o) for o in self._outcome if o is not None], dtype=np.int8)
-        slos = ttft_slos(columns)
-        result = SimulationResult(
+        result = make_result(
+            self._records,
+            self._columns,
             seed=seed,
             objective=self._scenario.objective,
             workers=self.worker_ids,
-            tenants=tuple(tenant.name for tenant in columns.tenants),
-            arrival=_seconds(self._arrival_ps),
-            dispatched=_seconds(self._dispatched),
-            first_token=_seconds(self._first_token),
-            finished=_seconds(self._ended),
-            worker=np.array(self._worker, dtype=np.int64),
-            tenant=columns.tenant,
-            outcome=outcome,
-            prompt=columns.num_prompt_tokens,
-            output=columns.num_output_tokens,
-            made=np.array([s.num_output_tokens if s else 0 for s in stats], dtype=np.int64),
-            cached=np.array([s.num_cached_tokens if s else 0 for s in stats], dtype=np.int64),
-            preemptions=np.array([s.num_preemptions if s else 0 for s in stats], dtype=np.int64),
-            num_dispatches=np.array(self._num_dispatches, dtype=np.int64),
-            ttft_slo=np.array([np.nan if slo is None else slo for slo in slos], dtype=np.float64),
-            counters=self._counters(),
+            counters={
+                "num_events": self._num_events,
+                "num_policy_failures": sum(self._pool.guard.num_failures.values()),
+                "num_sets_retired": self._num_retired,
+            },
         )
         self._check(result)
         return result
 
-    def _counters(self) -> dict[str, int]:
-        failures = self._pool.guard.num_failures
-        return {
-            "num_events": self._num_events,
-            "num_policy_failures": sum(failures.values()),
-            "num_sets_retired": self._num_retired,
-        }
-
     def _check(self, result: SimulationResult) -> None:
-        most = np.array([plan.config.max_request_tokens for plan in self.plans], dtype=np.int64)
+        most = np.array([worker.plan.config.max_request_tokens for worker in self._workers], dtype=np.int64)
         limits = np.where(result.worker >= 0, most[result.worker], 0)
         queue = self._scenario.queue
         check_requests(result, limits)
         check_queue(result, queue.max_seconds, queue.tick_seconds)
-        check_engines(self.engines, result.made, self._now)
+        check_engines([worker.engine for worker in self._workers], result.made, self._now)
         check_dispatcher(self._pool)
 
 
@@ -417,8 +371,3 @@ def _pool_config(scenario: Scenario, policy_set: PolicySet) -> PoolConfig:
 
 def _ps(seconds: float) -> int:
     return round(seconds * PS_PER_SECOND)
-
-
-def _seconds(times: list[int]) -> Floats:
-    ps = np.array(times, dtype=np.float64)
-    return np.where(ps == NEVER, np.nan, ps / PS_PER_SECOND)

@@ -1,0 +1,105 @@
+"""The life of every request of one run, and the columns made of them at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from designer.simulator.draws import Floats
+from designer.simulator.requests import arrival_events, engine_requests, ttft_slos
+from designer.simulator.results import OUTCOMES, RequestOutcome, SimulationResult
+from designer.simulator.scenario import Objective
+from designer.simulator.workload import RequestColumns
+from gateway.core.events import RequestArrived
+from gateway.mockworker.engine import PS_PER_SECOND, EngineRequest, RequestStats
+
+NEVER = -1
+
+
+class RequestRecord:
+    """One request: what the gateway hears, what the engine gets, and what became of it. Times in picoseconds."""
+
+    __slots__ = (
+        "arrival",
+        "arrival_ps",
+        "dispatched",
+        "ended",
+        "first_token",
+        "landed",
+        "num_dispatches",
+        "outcome",
+        "request_id",
+        "stats",
+        "stream",
+        "truth",
+        "worker",
+    )
+
+    def __init__(self, arrival_ps: int, arrival: RequestArrived, truth: EngineRequest) -> None:
+        self.request_id = arrival.request_id
+        self.arrival_ps = arrival_ps
+        self.arrival = arrival
+        self.truth = truth
+        self.stream = arrival.stream
+        self.dispatched = NEVER
+        self.first_token = NEVER
+        self.ended = NEVER
+        self.worker = NEVER
+        """Index of the worker of the last dispatch."""
+        self.num_dispatches = 0
+        self.landed = False
+        """The worker has it."""
+        self.outcome: RequestOutcome | None = None
+        """None while it is open."""
+        self.stats: RequestStats | None = None
+        """The engine's, once it is through with it."""
+
+
+def make_records(columns: RequestColumns, deadline_seconds: float | None) -> list[RequestRecord]:
+    """In order of arrival."""
+    rows = zip(
+        columns.arrival_ps.tolist(), arrival_events(columns, deadline_seconds), engine_requests(columns), strict=True
+    )
+    return [RequestRecord(*row) for row in rows]
+
+
+def make_result(
+    records: Sequence[RequestRecord],
+    columns: RequestColumns,
+    *,
+    seed: int,
+    objective: Objective,
+    workers: tuple[str, ...],
+    counters: Mapping[str, int],
+) -> SimulationResult:
+    """Of a run in which every request has ended."""
+    stats = [record.stats for record in records]
+    outcomes = [OUTCOMES.index(record.outcome) for record in records if record.outcome is not None]
+    slos = [np.nan if slo is None else slo for slo in ttft_slos(columns)]
+    return SimulationResult(
+        seed=seed,
+        objective=objective,
+        workers=workers,
+        tenants=tuple(tenant.name for tenant in columns.tenants),
+        arrival=_seconds([record.arrival_ps for record in records]),
+        dispatched=_seconds([record.dispatched for record in records]),
+        first_token=_seconds([record.first_token for record in records]),
+        finished=_seconds([record.ended for record in records]),
+        worker=np.array([record.worker for record in records], dtype=np.int64),
+        tenant=columns.tenant,
+        outcome=np.array(outcomes, dtype=np.int8),
+        prompt=columns.num_prompt_tokens,
+        output=columns.num_output_tokens,
+        made=np.array([s.num_output_tokens if s else 0 for s in stats], dtype=np.int64),
+        cached=np.array([s.num_cached_tokens if s else 0 for s in stats], dtype=np.int64),
+        preemptions=np.array([s.num_preemptions if s else 0 for s in stats], dtype=np.int64),
+        num_dispatches=np.array([record.num_dispatches for record in records], dtype=np.int64),
+        ttft_slo=np.array(slos, dtype=np.float64),
+        counters=counters,
+    )
+
+
+def _seconds(times: list[int]) -> Floats:
+    ps = np.array(times, dtype=np.float64)
+    return np.where(ps == NEVER, np.nan, ps / PS_PER_SECOND)
