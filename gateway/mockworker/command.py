@@ -27,7 +27,7 @@ from gateway.mockworker.records import RecordLog
 from gateway.mockworker.server import MockConfig, MockWorker
 
 DEFAULT_PROFILE = "a100-llama3-8b"
-_PARENT_POLL_SECONDS = 1.0
+_PARENT_POLL_SECONDS = 0.25
 
 _ENGINE_HELP = {
     "num_gpu_blocks": "KV blocks",
