@@ -1,8 +1,8 @@
 """Events in, commands out: every decision of the gateway, and of the simulator, is made here.
 
 No I/O, no clock, no randomness: the same events, counts read and watch verdicts give the same commands. What an
-event can change is worked out when it is heard; then each pool that may have gained capacity is asked for the
-head of its queue, until the routing policy holds it or nothing is held.
+event changes is worked out when it is heard; then each pool that may have gained capacity offers the head of its
+queue, until the routing policy holds it or nothing is held.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gateway.core.commands import Cancel, Command, Dispatch, PolicySetRetired, Reject, RejectReason, SetReplicas
+from gateway.core.commands import Cancel, Command, Dispatch, Reject, RejectReason
+from gateway.core.decisions import Decisions
 from gateway.core.events import (
     ClientLeft,
     Event,
@@ -29,15 +30,14 @@ from gateway.core.events import (
 )
 from gateway.core.fair_share import weighted_tokens
 from gateway.core.guard import CallLog, FailureReason, Watch
-from gateway.core.policy_set import PolicySet
-from gateway.core.pool import PoolConfig, PoolState, Replaced
+from gateway.core.pool import PoolConfig, PoolState
 from gateway.core.request_state import RequestState
-from gateway.core.worker_state import CandidateSet, WorkerState, emptiest, fewest_in_flight
-from policies.contract import Dispatched, Finished, FirstToken, Request
+from gateway.core.worker_state import WorkerState
+from policies.contract import Finished, FirstToken, Request
 
 _NO_WORKER_RETRY_SECONDS = 5.0
-Ending = Literal["completed", "failed", "cancelled"]
-_Handler = Callable[[Any, float, list[Command]], None]
+_Handler = Callable[[Any, float], None]
+_Ending = Literal["completed", "failed", "cancelled"]
 
 
 class Dispatcher:
@@ -58,20 +58,20 @@ class Dispatcher:
     ) -> None:
         self.now = float("-inf")
         """Time of the latest event."""
+        self.num_events = 0
+        self.num_dispatches = 0
         self.num_ignored: dict[str, int] = {}
         """Events about what is not known (any more), by type."""
-        self._calls = CallLog()
-        self._pools = {config.name: PoolState(config, watch, self._calls) for config in pools}
+        calls = CallLog()
+        self._decisions = Decisions(output_tokens, calls, self._changed)
+        self._pools = {config.name: PoolState(config, watch, calls) for config in pools}
         self._pool_by_model = _by_model(pools, self._pools)
         self._default_pool = _default(self._pools)
-        self._output_tokens = output_tokens
-        self._counts_read: dict[str, int] = {}
         self._requests: dict[str, RequestState] = {}
         self._worker_pools: dict[str, PoolState] = {}
-        self._num_events = 0
         self._num_arrivals = 0
-        self._num_dispatches = 0
-        self._offered: list[PoolState] = []
+        self._out: list[Command] = []
+        self._to_offer: list[PoolState] = []
         """Pools whose queue's head is to be offered before the event is over."""
         self._handlers: dict[type, _Handler] = {
             RequestArrived: self._arrived,
@@ -100,23 +100,27 @@ class Dispatcher:
         return len(self._requests)
 
     @property
-    def num_dispatches(self) -> int:
-        return self._num_dispatches
+    def num_policy_calls(self) -> int:
+        return self._decisions.calls.num_calls
 
     @property
     def counts_read(self) -> Mapping[str, int]:
-        """Of ``output_tokens``, what the latest event read that had changed: an input, for the event log."""
-        return self._counts_read
+        """Of ``output_tokens``, what the latest event read and had changed: an input, for the event log."""
+        return self._decisions.counts_read
 
     @property
     def verdicts(self) -> Sequence[tuple[int, FailureReason]]:
-        """What the watch found during the latest event: an input, for the event log."""
-        return self._calls.verdicts
+        """(number of the policy call, what the watch found), during the latest event: an input, for the event log."""
+        return self._decisions.calls.verdicts
 
     def next_due(self) -> float | None:
-        """When a Ticked is next needed: a limit of something held, or a scaling decision. None: no need known."""
-        times = [pool.scaling.next_due for pool in self._pools.values()]
-        times += [first.limit for pool in self._pools.values() if (first := pool.queue.next_limit())]
+        """When a Ticked is needed at the latest; None when nothing known waits for time to pass.
+
+        A policy that holds by the time may want one earlier.
+        """
+        pools = self._pools.values()
+        times = [time for pool in pools for time in (pool.scaling.next_due, pool.rest_until)]
+        times += [first.limit for pool in pools if (first := pool.queue.next_limit())]
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event) -> list[Command]:
@@ -125,39 +129,37 @@ class Dispatcher:
         if now < self.now:
             now = self.now
         self.now = now
-        self._num_events += 1
-        if self._counts_read:
-            self._counts_read = {}
-        if self._calls.verdicts:
-            self._calls.verdicts = []
+        self.num_events += 1
         out: list[Command] = []
-        self._expire(now, out)
-        self._handlers[type(event)](event, now, out)
-        while self._offered:
-            self._offer(self._offered.pop(), now, out)
-            if not self._offered:
-                self._expire(now, out)
+        self._out = out
+        self._decisions.begin(now, out)
+        self._pass_time(now)
+        self._handlers[type(event)](event, now)
+        while self._to_offer:
+            self._offer(self._to_offer.pop(), now)
+            if not self._to_offer:
+                self._pass_time(now)
         return out
 
     # --- requests ---
 
-    def _arrived(self, event: RequestArrived, now: float, out: list[Command]) -> None:
+    def _arrived(self, event: RequestArrived, now: float) -> None:
         if event.request_id in self._requests:
             raise ValueError(f"request_id {event.request_id!r} is in flight already; the runner must make it unique")
         pool = self._pool_by_model.get(event.model, self._default_pool)
         if pool is None or not pool.serves(event.model):
-            out.append(Reject(event.request_id, "unknown_model"))
+            self._out.append(Reject(event.request_id, "unknown_model"))
             return
         request = self._new_request(pool, event, now)
-        candidates = pool.candidates(event.model)
+        candidates = pool.candidates(request.model)
         if request.deadline is not None and request.deadline <= now:
-            self._refuse(request, "deadline", None, out)
-        elif not candidates.states and not pool.may_serve_later(event.model):
-            self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS, out)
-        elif not self._admitted(pool, request, now, out):
-            self._refuse(request, "shed", self._retry_after(pool, now), out)
+            self._refuse(request, "deadline")
+        elif not candidates.states and not pool.may_serve_later(request.model):
+            self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS)
+        elif not self._decisions.admitted(pool, request):
+            self._refuse(request, "shed", _retry_after(pool, now))
         else:
-            self._place(pool, request, now, out)
+            self._place(pool, request, now)
 
     def _new_request(self, pool: PoolState, event: RequestArrived, now: float) -> RequestState:
         estimates = pool.estimates
@@ -177,47 +179,32 @@ class Dispatcher:
             event.ttft_slo,
         )
         self._num_arrivals += 1
-        request = RequestState(view, pool, pool.fair_share.tenant(event.tenant), self._num_arrivals)
-        request.prompt_bytes = event.num_prompt_bytes
-        request.prefix_keys = event.prefix_keys
-        request.deadline = event.deadline
-        request.stream = event.stream
-        self._requests[event.request_id] = request
+        request = RequestState(view, event, pool, pool.fair_share.tenant(event.tenant), self._num_arrivals)
+        self._requests[request.request_id] = request
         estimates.arrivals.add(now)
         estimates.prompt_tokens.add(request.prompt_tokens)
         return request
 
-    def _admitted(self, pool: PoolState, request: RequestState, now: float, out: list[Command]) -> bool:
-        if pool.guard.policy_set.scheduling is None:
-            return True
-        self._refresh(pool, now)
-        admitted = pool.guard.admit(request.request, pool.pool)
-        self._retire_failing(pool, now, out)
-        return admitted
-
-    def _place(self, pool: PoolState, request: RequestState, now: float, out: list[Command]) -> None:
+    def _place(self, pool: PoolState, request: RequestState, now: float) -> None:
         """Dispatch the arrival at once when nothing is before it, else hold it."""
-        queue = pool.queue
+        queue, config = pool.queue, pool.config
         candidates = pool.candidates(request.model)
-        if candidates.states and not queue.num_ready:
-            chosen = self._route(pool, request, candidates, now, out, in_hand=1)
+        is_first = not queue.num_ready
+        if is_first and candidates.states:
+            chosen = self._decisions.route(pool, request, candidates, in_hand=1)
             if chosen is not None:
-                self._dispatch(pool, request, chosen, now, out)
+                self._dispatch(pool, request, chosen, now)
                 return
-        config = pool.config
-        full = queue.num_requests >= config.max_queue_requests
-        limit = config.max_queue_prompt_tokens
-        if full or (limit and queue.num_prompt_tokens + request.prompt_tokens > limit):
-            self._refuse(request, "queue_full", self._retry_after(pool, now), out)
+        num_tokens = queue.num_prompt_tokens + request.prompt_tokens
+        if queue.num_requests >= config.max_queue_requests or 0 < config.max_queue_prompt_tokens < num_tokens:
+            self._refuse(request, "queue_full", _retry_after(pool, now))
             return
-        was_empty = not queue.num_ready
-        self._hold(pool, request, now, out)
-        if not was_empty and queue.head() is request:
-            self._offered.append(pool)
+        self._hold(pool, request, now)
+        if not (is_first and candidates.states) and queue.head() is request:
+            self._to_offer.append(pool)
 
-    def _hold(self, pool: PoolState, request: RequestState, now: float, out: list[Command]) -> None:
-        if not request.keyed:
-            request.key, request.keyed = pool.guard.key(request.request), True
+    def _hold(self, pool: PoolState, request: RequestState, now: float) -> None:
+        self._decisions.set_key(pool, request)
         left = max(0.0, pool.config.max_queue_seconds - request.held_seconds)
         request.held_since = now
         request.limit, request.limit_reason = now + left, "queue_timeout"
@@ -225,40 +212,28 @@ class Dispatcher:
             request.limit, request.limit_reason = request.deadline, "deadline"
         request.step("hold")
         pool.queue.push(request)
-        self._retire_failing(pool, now, out)
 
     def _take(self, request: RequestState, now: float) -> None:
         """Out of the queue, for whatever comes next."""
         request.pool.queue.remove(request)
         request.held_seconds += now - request.held_since
 
-    def _dispatch(
-        self, pool: PoolState, request: RequestState, state: WorkerState, now: float, out: list[Command]
-    ) -> None:
-        self._num_dispatches += 1
+    def _dispatch(self, pool: PoolState, request: RequestState, state: WorkerState, now: float) -> None:
+        self.num_dispatches += 1
         request.step("dispatch")
-        cached = pool.num_cached(state, request)
+        request.cached_tokens = pool.num_cached(state, request)
         request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
         request.tenant.charge(request.charged)
-        state.dispatched(request, now, self._num_dispatches)
-        pool.in_flight[request.request_id] = (request, state)
-        request.cached_tokens = cached
+        state.dispatched(request, now, self.num_dispatches)
+        pool.in_flight[request.request_id] = request
         if request.prefix_keys:
             pool.prefix_index.add(state.worker_id, request.prefix_keys, state.kv_capacity_tokens)
         if not request.stream:
-            self._expect_first_token(pool, request, state, now)
-        out.append(Dispatch(request.request_id, state.worker_id, cached))
-        if pool.guard.policy_set.observers:
-            pool.guard.observe(_shown(request, state.worker_id, cached, now))
-            self._retire_failing(pool, now, out)
+            pool.expect_first_token(request, state, now)
+        self._out.append(Dispatch(request.request_id, state.worker_id, request.cached_tokens))
+        self._decisions.dispatched(pool, request, state)
 
-    def _expect_first_token(self, pool: PoolState, request: RequestState, state: WorkerState, now: float) -> None:
-        learned = state.latency.ttft if state.latency.ttft.count else pool.estimates.latency.ttft
-        if learned.count:
-            state.pass_time(now)
-            state.expect_first_token(request, now + learned.value)
-
-    def _first_token(self, event: FirstTokenSeen, now: float, out: list[Command]) -> None:
+    def _first_token(self, event: FirstTokenSeen, now: float) -> None:
         request = self._requests.get(event.request_id)
         if request is None or request.worker is None or not request.may("first_token"):
             self._ignore(event)
@@ -267,14 +242,13 @@ class Dispatcher:
         request.step("first_token")
         request.first_token_time = now
         state.first_token(request)
-        for latency in (state.latency, pool.estimates.latency):
-            latency.ttft.add(now - request.dispatch_time)
+        state.latency.ttft.add(now - request.dispatch_time)
+        pool.estimates.latency.ttft.add(now - request.dispatch_time)
         if pool.guard.policy_set.observers:
-            pool.guard.observe(FirstToken(now, request.request_id, state.worker_id))
-            self._retire_failing(pool, now, out)
-        self._offered.append(pool)
+            self._decisions.observe(pool, FirstToken(now, request.request_id, state.worker_id))
+        self._to_offer.append(pool)
 
-    def _ended(self, event: RequestEnded, now: float, out: list[Command]) -> None:
+    def _ended(self, event: RequestEnded, now: float) -> None:
         request = self._requests.get(event.request_id)
         if request is None or request.worker is None:
             self._ignore(event)
@@ -282,46 +256,41 @@ class Dispatcher:
         pool, state = request.pool, request.worker
         if event.outcome == "completed":
             _learn(request, state, event, now)
-        outcome: Ending = "completed" if event.outcome == "completed" else "failed"
-        self._release(request, state, outcome, event.num_output_tokens, now, out)
-        if event.retriable and event.outcome != "completed":
-            self._retry(request, state.worker_id, now, out)
+            pool.worker_answered(state)
+        elif event.outcome == "failed":
+            pool.worker_failed(state, now)
+        else:
+            pool.worker_full(state, now)
+        ending: _Ending = "completed" if event.outcome == "completed" else "failed"
+        self._release(request, state, ending, event.num_output_tokens, now)
+        if event.retriable and ending == "failed":
+            self._retry(pool, request, state.worker_id, now)
         else:
             self._finish(request)
-        self._offered.append(pool)
+        self._to_offer.append(pool)
 
     def _release(
-        self,
-        request: RequestState,
-        state: WorkerState,
-        outcome: Ending,
-        num_output_tokens: int,
-        now: float,
-        out: list[Command],
+        self, request: RequestState, state: WorkerState, ending: _Ending, num_output_tokens: int, now: float
     ) -> None:
         """Its dispatch is over: take it off the worker's account and put the tenant's charge right."""
         pool = request.pool
         del pool.in_flight[request.request_id]
         state.released(request, now, num_output_tokens)
-        used = weighted_tokens(request.prompt_tokens, num_output_tokens) if outcome != "failed" else 0.0
+        used = weighted_tokens(request.prompt_tokens, num_output_tokens) if ending != "failed" else 0.0
         request.tenant.charge(used - request.charged)
         if pool.guard.policy_set.observers:
-            pool.guard.observe(Finished(now, request.request_id, state.worker_id, outcome, num_output_tokens))
-            self._retire_failing(pool, now, out)
+            self._decisions.observe(pool, Finished(now, request.request_id, state.worker_id, ending, num_output_tokens))
 
-    def _retry(self, request: RequestState, worker_id: str, now: float, out: list[Command]) -> None:
-        request.num_attempts += 1
-        request.request.num_attempts = request.num_attempts
-        if worker_id not in request.tried:
-            request.tried = (*request.tried, worker_id)
-        if request.num_attempts >= request.pool.config.max_attempts:
-            self._refuse(request, "attempts", None, out)
+    def _retry(self, pool: PoolState, request: RequestState, worker_id: str, now: float) -> None:
+        request.failed_at(worker_id)
+        if request.num_attempts >= pool.config.max_attempts:
+            self._refuse(request, "attempts", _retry_after(pool, now))
             return
         request.step("retry")
-        request.tenant = request.pool.fair_share.tenant(request.tenant_name)
-        self._hold(request.pool, request, now, out)
+        request.tenant = pool.fair_share.tenant(request.tenant_name)
+        self._hold(pool, request, now)
 
-    def _client_left(self, event: ClientLeft, now: float, out: list[Command]) -> None:
+    def _client_left(self, event: ClientLeft, now: float) -> None:
         request = self._requests.get(event.request_id)
         if request is None:
             self._ignore(event)
@@ -329,47 +298,26 @@ class Dispatcher:
         if request.worker is None:
             self._take(request, now)
         else:
-            out.append(Cancel(request.request_id, request.worker.worker_id))
-            self._release(request, request.worker, "cancelled", event.num_output_tokens, now, out)
+            self._out.append(Cancel(request.request_id, request.worker.worker_id))
+            self._release(request, request.worker, "cancelled", event.num_output_tokens, now)
         self._finish(request)
-        self._offered.append(request.pool)
+        self._to_offer.append(request.pool)
 
-    def _refuse(
-        self, request: RequestState, reason: RejectReason, retry_after: float | None, out: list[Command]
-    ) -> None:
+    def _refuse(self, request: RequestState, reason: RejectReason, retry_after: float | None = None) -> None:
         self._finish(request)
-        out.append(Reject(request.request_id, reason, retry_after))
+        self._out.append(Reject(request.request_id, reason, retry_after))
 
     def _finish(self, request: RequestState) -> None:
         request.step("end")
         del self._requests[request.request_id]
 
-    def _expire(self, now: float, out: list[Command]) -> None:
-        """Reject what has been held to its limit; its pool's head may be another now."""
-        for pool in self._pools.values():
-            if not pool.queue.num_requests:
-                continue
-            first = pool.queue.next_limit()
-            if first is None or first.limit > now:
-                continue
-            self._offered.append(pool)
-            while first is not None and first.limit <= now:
-                self._take(first, now)
-                self._refuse(first, first.limit_reason, self._retry_after(pool, now), out)
-                first = pool.queue.next_limit()
-
-    def _retry_after(self, pool: PoolState, now: float) -> float:
-        """Seconds: as long as the oldest one held has waited, at least 1."""
-        oldest = pool.queue.oldest_arrival()
-        return 1.0 if oldest is None else min(max(1.0, now - oldest), pool.config.max_queue_seconds or 1.0)
-
     def _ignore(self, event: Event) -> None:
         name = type(event).__name__
         self.num_ignored[name] = self.num_ignored.get(name, 0) + 1
 
-    # --- decisions ---
+    # --- the queue ---
 
-    def _offer(self, pool: PoolState, now: float, out: list[Command]) -> None:
+    def _offer(self, pool: PoolState, now: float) -> None:
         """Dispatch from the head of the queue until the policy holds it."""
         queue = pool.queue
         while (request := queue.head()) is not None:
@@ -377,46 +325,38 @@ class Dispatcher:
             if not candidates.states:
                 queue.strand(request)
                 continue
-            chosen = self._route(pool, request, candidates, now, out)
+            chosen = self._decisions.route(pool, request, candidates)
             if chosen is None:
                 return
             self._take(request, now)
-            self._dispatch(pool, request, chosen, now, out)
+            self._dispatch(pool, request, chosen, now)
 
-    def _route(
-        self,
-        pool: PoolState,
-        request: RequestState,
-        candidates: CandidateSet,
-        now: float,
-        out: list[Command],
-        in_hand: int = 0,
-    ) -> WorkerState | None:
-        if request.tried:
-            candidates = candidates.without(request.tried)
-        if pool.guard.policy_set.routing is None:
-            return fewest_in_flight(candidates)
-        self._refresh(pool, now)
-        pool.count_held(now, in_hand, in_hand * request.prompt_tokens)
-        pool.show_cached(candidates, request)
-        chosen = pool.guard.route(request.request, candidates, pool.pool)
-        self._retire_failing(pool, now, out)
-        if chosen is None and _fits_nowhere(request, candidates):
-            return emptiest(candidates)
-        return chosen
+    def _changed(self, pool: PoolState) -> None:
+        """Its policies are others now."""
+        self._to_offer.append(pool)
 
-    def _refresh(self, pool: PoolState, now: float) -> None:
-        """Once an event: what happens within it is published as it happens."""
-        if pool.refreshed_at != self._num_events:
-            pool.refreshed_at = self._num_events
-            pool.refresh(now, self._output_tokens, self._counts_read)
+    def _pass_time(self, now: float) -> None:
+        """Reject what has been held to its limit, before anything else can happen to it."""
+        for pool in self._pools.values():
+            if pool.rest_until is not None and pool.end_rests(now):
+                self._to_offer.append(pool)
+            if pool.queue.num_requests:
+                self._expire(pool, now)
+
+    def _expire(self, pool: PoolState, now: float) -> None:
+        first = pool.queue.next_limit()
+        while first is not None and first.limit <= now:
+            self._take(first, now)
+            self._refuse(first, first.limit_reason, _retry_after(pool, now))
+            self._to_offer.append(pool)
+            first = pool.queue.next_limit()
 
     # --- workers ---
 
-    def _joined(self, event: WorkerJoined, now: float, out: list[Command]) -> None:
+    def _joined(self, event: WorkerJoined, now: float) -> None:
         pool = self._pool(event.pool)
         if event.worker_id in self._worker_pools:
-            self._remove_worker(event.worker_id)
+            self._remove(event.worker_id)
         self._worker_pools[event.worker_id] = pool
         pool.workers[event.worker_id] = WorkerState(event)
         pool.prefix_index.join(event.worker_id)
@@ -424,40 +364,39 @@ class Dispatcher:
             pool.scaling.joined(event.variant)
         self._workers_changed(pool)
 
-    def _draining(self, event: WorkerDraining, now: float, out: list[Command]) -> None:
+    def _draining(self, event: WorkerDraining, now: float) -> None:
         if found := self._worker(event.worker_id, event):
             pool, state = found
             state.draining = True
             self._workers_changed(pool)
 
-    def _left(self, event: WorkerLeft, now: float, out: list[Command]) -> None:
-        if found := self._worker(event.worker_id, event):
-            self._remove_worker(event.worker_id)
-            self._workers_changed(found[0])
+    def _left(self, event: WorkerLeft, now: float) -> None:
+        if self._worker(event.worker_id, event):
+            self._remove(event.worker_id)
 
-    def _health_changed(self, event: WorkerHealthChanged, now: float, out: list[Command]) -> None:
+    def _health_changed(self, event: WorkerHealthChanged, now: float) -> None:
         found = self._worker(event.worker_id, event)
         if found and found[1].healthy != event.healthy:
             pool, state = found
             state.healthy = event.healthy
             self._workers_changed(pool)
 
-    def _scraped(self, event: MetricsScraped, now: float, out: list[Command]) -> None:
+    def _scraped(self, event: MetricsScraped, now: float) -> None:
         if found := self._worker(event.worker_id, event):
             pool, state = found
-            pool.read_output(state, self._output_tokens, self._counts_read)
+            self._decisions.read_output(pool, state)
             state.scraped(event.values, event.taken_at)
-            self._offered.append(pool)
+            self._to_offer.append(pool)
 
-    def _remove_worker(self, worker_id: str) -> None:
+    def _remove(self, worker_id: str) -> None:
         pool = self._worker_pools.pop(worker_id)
         del pool.workers[worker_id]
         pool.prefix_index.forget(worker_id)
-        pool.workers_changed()
+        self._workers_changed(pool)
 
     def _workers_changed(self, pool: PoolState) -> None:
         pool.workers_changed()
-        self._offered.append(pool)
+        self._to_offer.append(pool)
 
     def _worker(self, worker_id: str, event: Event) -> tuple[PoolState, WorkerState] | None:
         pool = self._worker_pools.get(worker_id)
@@ -472,50 +411,18 @@ class Dispatcher:
         except KeyError:
             raise ValueError(f"pool {name!r} is not configured; known: {', '.join(self._pools)}") from None
 
-    # --- policies ---
+    # --- policies and time ---
 
-    def _replaced(self, event: PolicySetReplaced, now: float, out: list[Command]) -> None:
+    def _replaced(self, event: PolicySetReplaced, now: float) -> None:
         pool = self._pool(event.pool)
-        pool.remember(pool.policy_set)
-        self._install(pool, event.policy_set, (), now)
-        self._retire_failing(pool, now, out)
-        self._offered.append(pool)
+        self._decisions.replace(pool, event.policy_set)
+        self._to_offer.append(pool)
 
-    def _retire_failing(self, pool: PoolState, now: float, out: list[Command]) -> None:
-        """Put the last good set back while the one in place has tripped the guard."""
-        while (reason := pool.guard.tripped) is not None:
-            restored = pool.history.pop() if pool.history else Replaced(PolicySet.builtin(), ())
-            generation = pool.policy_set.generation
-            out.append(PolicySetRetired(pool.config.name, generation, restored.policy_set.generation, reason))
-            self._install(pool, restored.policy_set, restored.in_flight, now)
-            self._offered.append(pool)
-
-    def _install(self, pool: PoolState, policy_set: PolicySet, told: tuple[tuple[str, str], ...], now: float) -> None:
-        """``told``: what the set's observers believe in flight, from when it was in place before."""
-        pool.replace(policy_set)
-        if policy_set.observers:
-            for request_id, worker_id in told:
-                pool.guard.observe(Finished(now, request_id, worker_id, "cancelled", 0))
-            for request, state in pool.in_flight.values():
-                pool.guard.observe(_shown(request, state.worker_id, request.cached_tokens, now))
-        pool.queue.rekey(lambda request: pool.guard.key(request.request))
-
-    # --- time ---
-
-    def _ticked(self, event: Ticked, now: float, out: list[Command]) -> None:
+    def _ticked(self, event: Ticked, now: float) -> None:
         for pool in self._pools.values():
             if pool.scaling.is_due(now):
-                self._scale(pool, now, out)
-            self._offered.append(pool)
-
-    def _scale(self, pool: PoolState, now: float, out: list[Command]) -> None:
-        self._refresh(pool, now)
-        pool.count_variants()
-        wishes = pool.guard.desired_replicas(pool.pool, tuple(pool.pool.variants))
-        self._retire_failing(pool, now, out)
-        for variant, target in pool.scaling.decide(now, pool.num_present(), wishes):
-            out.append(SetReplicas(pool.config.name, variant, target))
-        pool.count_variants()
+                self._decisions.scale(pool)
+            self._to_offer.append(pool)
 
 
 def _learn(request: RequestState, state: WorkerState, event: RequestEnded, now: float) -> None:
@@ -531,13 +438,10 @@ def _learn(request: RequestState, state: WorkerState, event: RequestEnded, now: 
         estimates.latency.tpot.add(tpot)
 
 
-def _shown(request: RequestState, worker_id: str, cached: int, now: float) -> Dispatched:
-    return Dispatched(now, request.request_id, worker_id, request.tenant_name, request.prompt_tokens, cached)
-
-
-def _fits_nowhere(request: RequestState, candidates: CandidateSet) -> bool:
-    """True when every candidate's capacity is known and smaller than the prompt."""
-    return all(0 < state.kv_capacity_tokens < request.prompt_tokens for state in candidates.states)
+def _retry_after(pool: PoolState, now: float) -> float:
+    """Seconds: as long as the oldest one held has waited, at least 1."""
+    oldest = pool.queue.oldest_arrival()
+    return 1.0 if oldest is None else max(1.0, min(now - oldest, pool.config.max_queue_seconds))
 
 
 def _by_model(configs: Sequence[PoolConfig], pools: Mapping[str, PoolState]) -> dict[str, PoolState]:
@@ -551,6 +455,8 @@ def _by_model(configs: Sequence[PoolConfig], pools: Mapping[str, PoolState]) -> 
                     f"model {model!r} is named by pools {owners[model].config.name!r} and {config.name!r}; keep one"
                 )
             owners[model] = pools[config.name]
+    if len(pools) == 1:
+        owners[""] = next(iter(pools.values()))  # a request that names no model
     return owners
 
 

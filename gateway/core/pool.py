@@ -15,7 +15,7 @@ from gateway.core.prefix_index import PrefixIndex
 from gateway.core.queue import HeldQueue
 from gateway.core.request_state import RequestState
 from gateway.core.scaling import Scaling, ScalingConfig
-from gateway.core.worker_state import CandidateSet, WorkerState
+from gateway.core.worker_state import CandidateSet, Rest, WorkerState
 from policies.contract import Pool, Variant
 
 _MAX_CANDIDATE_SETS = 256
@@ -51,6 +51,12 @@ class PoolConfig:
     """A replica asked for so long ago is given up."""
     prefix_index_chunks: int = 200_000
     """Chunks the prefix index remembers, over all workers; 0 turns it off."""
+    back_pressure_seconds: float = 1.0
+    """So long a worker is left alone that turned a request away as full (429 or 503)."""
+    rest_after_failures: int = 3
+    """Failed dispatches in a row after which a worker is left alone while another serves the model ..."""
+    max_rest_seconds: float = 30.0
+    """... for a second, doubled with each further failure up to this."""
     guard_failures: int = 5
     """A policy set is retired at so many failed calls ..."""
     guard_window: int = 100
@@ -113,10 +119,12 @@ class PoolState:
         self.scaling = Scaling(config.replicas, config.scaling)
         self.workers: dict[str, WorkerState] = {}
         """All that joined and did not leave, by joining."""
-        self.in_flight: dict[str, tuple[RequestState, WorkerState]] = {}
+        self.in_flight: dict[str, RequestState] = {}
         self.pool = Pool(config.name)
         self._candidates: dict[str, CandidateSet] = {}
         self._cached_shown = False
+        self.rest_until: float | None = None
+        """When the next rest of a worker is over; None when none rests."""
         self.refreshed_at = -1
         """The event, by number, at which the views were last refreshed."""
         self.workers_changed()
@@ -130,19 +138,22 @@ class PoolState:
     def workers_changed(self) -> None:
         """One joined, left, or changed its health: who may take what is worked out anew."""
         self._candidates = {}
-        self._ready = tuple(state for state in self.workers.values() if state.takes_requests)
-        self.pool.workers = tuple(state.worker for state in self._ready)
-        self.count_variants()
+        self._usable = tuple(state for state in self.workers.values() if state.is_usable)
+        ready = tuple(state for state in self._usable if state.takes_requests)
+        self.pool.workers = tuple(state.worker for state in ready or self._usable)
+        self.rest_until = min((s.rest_until for s in self.workers.values() if s.resting is not None), default=None)
+        self.show_variants()
         self.queue.restore()
 
     def candidates(self, model: str) -> CandidateSet:
-        """Workers that take requests for the model; may be empty."""
+        """Workers that take requests for the model, or those that rest for their failures; may be empty."""
         found = self._candidates.get(model)
         if found is None:
             if len(self._candidates) >= _MAX_CANDIDATE_SETS:
                 self._candidates.clear()
-            serving = tuple(state for state in self._ready if state.serves(model))
-            found = self._candidates[model] = CandidateSet(serving)
+            usable = tuple(state for state in self._usable if state.serves(model))
+            ready = tuple(state for state in usable if state.takes_requests)
+            found = self._candidates[model] = CandidateSet(ready or usable)
         return found
 
     def may_serve_later(self, model: str) -> bool:
@@ -155,11 +166,54 @@ class PoolState:
         """False when the pool takes any model but all of its workers say which they serve, and this is none."""
         return bool(self.config.models) or not self.workers or any(s.serves(model) for s in self.workers.values())
 
+    def expect_first_token(self, request: RequestState, state: WorkerState, now: float) -> None:
+        """It will not be seen: take it as made after the usual time, once that is known."""
+        learned = state.latency.ttft if state.latency.ttft.count else self.estimates.latency.ttft
+        if learned.count:
+            state.pass_time(now)
+            state.expect_first_token(request, now + learned.value)
+
+    # --- workers left alone for a while ---
+
+    def worker_failed(self, state: WorkerState, now: float) -> None:
+        """Several failures in a row, and it rests, longer each time: a worker that fails fast looks idle."""
+        state.num_failures_in_row += 1
+        excess = state.num_failures_in_row - self.config.rest_after_failures
+        if excess >= 0:
+            self._rest(state, "failures", now + min(self.config.max_rest_seconds, float(2 ** min(excess, 30))))
+
+    def worker_full(self, state: WorkerState, now: float) -> None:
+        """It turned a request away for being full."""
+        self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
+
+    def worker_answered(self, state: WorkerState) -> None:
+        state.num_failures_in_row = 0
+        if state.resting is not None:
+            state.resting = None
+            self.workers_changed()
+
+    def end_rests(self, now: float) -> bool:
+        """True when a worker's rest is over by now."""
+        if self.rest_until is None or now < self.rest_until:
+            return False
+        for state in self.workers.values():
+            if state.resting is not None and state.rest_until <= now:
+                state.resting = None
+        self.workers_changed()
+        return True
+
+    def _rest(self, state: WorkerState, why: Rest, until: float) -> None:
+        if self.workers.get(state.worker_id) is state:
+            state.resting, state.rest_until = why, until
+            self.workers_changed()
+
     # --- what policies are shown ---
 
     def remember(self, policy_set: PolicySet) -> None:
         """It is being replaced while good: go back to it when what follows fails."""
-        told = tuple((request_id, state.worker_id) for request_id, (_, state) in self.in_flight.items())
+        told = tuple(
+            (request_id, state.worker_id) for request_id, request in self.in_flight.items() if (state := request.worker)
+        )
         self.history.append(Replaced(policy_set, told if policy_set.observers else ()))
         if len(self.history) > _MAX_HISTORY:
             del self.history[1]
@@ -179,13 +233,13 @@ class PoolState:
         needs, view = self.needs, self.pool
         view.now = now
         if needs.output or needs.prefill or needs.age or needs.latency:
-            for state in self._ready:
+            for state in self._usable:
                 self._refresh_worker(state, now, output_tokens, read)
         if needs.rate:
             view.arrival_rate = self.estimates.arrivals.value(now)
             view.mean_prompt_tokens = self.estimates.prompt_tokens.value
             view.mean_output_tokens = self.estimates.mean_output_tokens
-        self.count_held(now)
+        self.show_queue(now)
 
     def _refresh_worker(
         self, state: WorkerState, now: float, output_tokens: OutputTokens, read: dict[str, int]
@@ -207,8 +261,8 @@ class PoolState:
             read[state.worker_id] = cumulative
         state.count_output(cumulative)
 
-    def count_held(self, now: float, in_hand: int = 0, in_hand_tokens: int = 0) -> None:
-        """Show the queue; ``in_hand``: the arrival that is being decided on, not held yet."""
+    def show_queue(self, now: float, in_hand: int = 0, in_hand_tokens: int = 0) -> None:
+        """``in_hand``: the arrival that is being decided on, in no queue yet."""
         view, queue = self.pool, self.queue
         view.num_queued_requests = queue.num_requests + in_hand
         view.num_queued_prompt_tokens = queue.num_prompt_tokens + in_hand_tokens
@@ -232,8 +286,7 @@ class PoolState:
             return 0
         return min(self.prefix_index.num_cached_tokens(state.worker_id, request.prefix_keys), request.prompt_tokens - 1)
 
-    def count_variants(self) -> None:
-        """Show the replicas of each variant."""
+    def show_variants(self) -> None:
         variants = {
             name: Variant(name, 0, scaling.num_starting, 0, scaling.minimum, scaling.maximum)
             for name, scaling in self.scaling.variants.items()

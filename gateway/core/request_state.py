@@ -13,6 +13,7 @@ from gateway.core.commands import RejectReason
 from policies.contract import Request
 
 if TYPE_CHECKING:
+    from gateway.core.events import RequestArrived
     from gateway.core.fair_share import Tenant
     from gateway.core.pool import PoolState
     from gateway.core.worker_state import WorkerState
@@ -47,7 +48,6 @@ class RequestState:
         "keyed",
         "limit",
         "limit_reason",
-        "max_tokens",
         "model",
         "num_attempts",
         "phase",
@@ -68,24 +68,23 @@ class RequestState:
         "worker",
     )
 
-    def __init__(self, request: Request, pool: PoolState, tenant: Tenant, seq: int) -> None:
+    def __init__(self, request: Request, event: RequestArrived, pool: PoolState, tenant: Tenant, seq: int) -> None:
         self.request = request
         self.pool = pool
         self.tenant = tenant
         self.seq = seq
         """Order of arrival, over all pools."""
-        self.request_id = request.request_id
-        self.model = request.model
-        self.tenant_name = request.tenant
+        self.request_id = event.request_id
+        self.model = event.model
+        self.tenant_name = event.tenant
         self.arrival_time = request.arrival_time
         self.prompt_tokens = request.num_prompt_tokens
         self.expected_tokens = request.expected_output_tokens
-        self.max_tokens = request.max_tokens
-        self.priority = request.priority
-        self.prompt_bytes = 0
-        self.prefix_keys: tuple[tuple[int, int], ...] = ()
-        self.deadline: float | None = None
-        self.stream = True
+        self.priority = event.priority
+        self.prompt_bytes = event.num_prompt_bytes
+        self.prefix_keys = event.prefix_keys
+        self.deadline = event.deadline
+        self.stream = event.stream
         self.phase: Phase = "new"
         self.num_attempts = 0
         self.tried: tuple[str, ...] = ()
@@ -108,6 +107,13 @@ class RequestState:
         self.cached_tokens = 0
         self.prefill_pending = False
         self.charged = 0.0
+
+    def failed_at(self, worker_id: str) -> None:
+        """One attempt more, and one worker to leave out of the next."""
+        self.num_attempts += 1
+        self.request.num_attempts = self.num_attempts
+        if worker_id not in self.tried:
+            self.tried = (*self.tried, worker_id)
 
     def step(self, step: Step) -> None:
         self.phase = NEXT[self.phase][step]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from typing import Literal
 
 from gateway.core.estimates import Latency
 from gateway.core.events import WorkerJoined, WorkerMetrics
@@ -16,6 +17,10 @@ from policies.contract import Candidate, Worker
 
 _MAX_CHANGES = 512
 """Dispatches and ends that are remembered to be set against a scrape taken before them."""
+
+
+Rest = Literal["back_pressure", "failures"]
+"""Why a worker is left alone for a while: it said that it is full, or it failed several times in a row."""
 
 
 class WorkerState:
@@ -30,12 +35,15 @@ class WorkerState:
         "latency",
         "metrics",
         "models",
+        "num_failures_in_row",
         "num_inflight_requests",
         "num_inflight_tokens",
         "output_base",
         "output_seen",
         "prefill_tokens",
         "prompt_tokens",
+        "rest_until",
+        "resting",
         "scraped_at",
         "scraped_inflight_tokens",
         "scraped_kv_usage",
@@ -51,6 +59,9 @@ class WorkerState:
         self.models = joined.models
         self.healthy = True
         self.draining = False
+        self.resting: Rest | None = None
+        self.rest_until = 0.0
+        self.num_failures_in_row = 0
         self.num_inflight_requests = 0
         self.prompt_tokens = 0
         """Of all in-flight requests."""
@@ -81,7 +92,13 @@ class WorkerState:
 
     @property
     def takes_requests(self) -> bool:
-        return self.healthy and not self.draining
+        """Healthy, not draining, not resting."""
+        return self.healthy and not self.draining and self.resting is None
+
+    @property
+    def is_usable(self) -> bool:
+        """As ``takes_requests``, or resting for its failures: better than none."""
+        return self.healthy and not self.draining and self.resting != "back_pressure"
 
     def serves(self, model: str) -> bool:
         return not model or not self.models or model in self.models
@@ -219,6 +236,10 @@ class CandidateSet:
         """Those not named, or all when none would remain."""
         rest = tuple(state for state in self.states if state.worker_id not in worker_ids)
         return CandidateSet(rest) if rest and len(rest) < len(self.states) else self
+
+    def all_smaller_than(self, num_tokens: int) -> bool:
+        """True when every capacity is known and below it."""
+        return all(0 < state.kv_capacity_tokens < num_tokens for state in self.states)
 
 
 def fewest_in_flight(candidates: CandidateSet) -> WorkerState:

@@ -1,0 +1,154 @@
+"""Asking the policies of a pool: what they are shown is brought up to date before, and a set that fails is
+replaced after, so that the dispatcher's event handlers see answers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.commands import Command, PolicySetRetired, SetReplicas
+from gateway.core.events import OutputTokens
+from gateway.core.guard import CallLog
+from gateway.core.policy_set import PolicySet
+from gateway.core.pool import PoolState, Replaced
+from gateway.core.request_state import RequestState
+from gateway.core.worker_state import CandidateSet, WorkerState, emptiest, fewest_in_flight
+from policies.contract import Dispatched, Finished, FirstToken
+
+
+class Decisions:
+    """Of one dispatcher, over all pools.
+
+    Args:
+        calls: the guards' common log, begun anew with every event.
+        changed: told of a pool whose policy set was replaced because it failed.
+    """
+
+    def __init__(self, output_tokens: OutputTokens, calls: CallLog, changed: Callable[[PoolState], None]) -> None:
+        self.calls = calls
+        self.counts_read: dict[str, int] = {}
+        """Of the output tokens, what was read for this event and had changed."""
+        self._output_tokens = output_tokens
+        self._changed = changed
+        self._num_events = 0
+        self._now = 0.0
+        self._out: list[Command] = []
+
+    def begin(self, now: float, out: list[Command]) -> None:
+        """Another event; its commands go to ``out``."""
+        self._num_events += 1
+        self._now = now
+        self._out = out
+        if self.counts_read:
+            self.counts_read = {}
+        if self.calls.verdicts:
+            self.calls.verdicts = []
+
+    # --- requests ---
+
+    def admitted(self, pool: PoolState, request: RequestState) -> bool:
+        if pool.guard.policy_set.scheduling is None:
+            return True
+        self._refresh(pool)
+        admitted = pool.guard.admit(request.request, pool.pool)
+        self._retire_failing(pool)
+        return admitted
+
+    def set_key(self, pool: PoolState, request: RequestState) -> None:
+        """Ask for its place in the queue, once in the time of a policy set."""
+        if not request.keyed:
+            request.key, request.keyed = pool.guard.key(request.request), True
+            self._retire_failing(pool)
+
+    def route(
+        self, pool: PoolState, request: RequestState, candidates: CandidateSet, in_hand: int = 0
+    ) -> WorkerState | None:
+        """The worker to send it to, None to hold it.
+
+        Args:
+            candidates: not empty; those that failed it are left out here while another remains.
+            in_hand: 1 for an arrival, which is not in the queue and yet counts as held.
+        """
+        if request.tried:
+            candidates = candidates.without(request.tried)
+        if pool.guard.policy_set.routing is None:
+            return fewest_in_flight(candidates)
+        self._refresh(pool)
+        pool.show_queue(self._now, in_hand, in_hand * request.prompt_tokens)
+        pool.show_cached(candidates, request)
+        chosen = pool.guard.route(request.request, candidates, pool.pool)
+        self._retire_failing(pool)
+        if chosen is None and candidates.all_smaller_than(request.prompt_tokens):
+            return emptiest(candidates)
+        return chosen
+
+    def dispatched(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:
+        if pool.guard.policy_set.observers:
+            self._show(pool, request, state)
+            self._retire_failing(pool)
+
+    def observe(self, pool: PoolState, event: FirstToken | Finished) -> None:
+        pool.guard.observe(event)
+        self._retire_failing(pool)
+
+    # --- the set ---
+
+    def replace(self, pool: PoolState, policy_set: PolicySet) -> None:
+        """The runner's wish: the set in place was good so far and is gone back to when this one fails."""
+        pool.remember(pool.policy_set)
+        self._install(pool, Replaced(policy_set, ()))
+        self._retire_failing(pool)
+
+    def _retire_failing(self, pool: PoolState) -> None:
+        """Put the last good set back while the one in place has tripped its guard."""
+        while (reason := pool.guard.tripped) is not None:
+            restored = pool.history.pop() if pool.history else Replaced(PolicySet.builtin(), ())
+            self._out.append(
+                PolicySetRetired(pool.config.name, pool.policy_set.generation, restored.policy_set.generation, reason)
+            )
+            self._install(pool, restored)
+            self._changed(pool)
+
+    def _install(self, pool: PoolState, entry: Replaced) -> None:
+        """Put a set in place, show its observers what is in flight, and order the queue by its key."""
+        pool.replace(entry.policy_set)
+        if entry.policy_set.observers:
+            for request_id, worker_id in entry.in_flight:
+                pool.guard.observe(Finished(self._now, request_id, worker_id, "cancelled", 0))
+            for request in pool.in_flight.values():
+                if request.worker is not None:
+                    self._show(pool, request, request.worker)
+        pool.queue.rekey(lambda request: pool.guard.key(request.request))
+
+    def _show(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:
+        pool.guard.observe(
+            Dispatched(
+                self._now,
+                request.request_id,
+                state.worker_id,
+                request.tenant_name,
+                request.prompt_tokens,
+                request.cached_tokens,
+            )
+        )
+
+    # --- replicas ---
+
+    def scale(self, pool: PoolState) -> None:
+        """Ask for the replicas wanted, within bounds and delays."""
+        self._refresh(pool)
+        pool.show_variants()
+        wishes = pool.guard.desired_replicas(pool.pool, tuple(pool.pool.variants))
+        self._retire_failing(pool)
+        for variant, target in pool.scaling.decide(self._now, pool.num_present(), wishes):
+            self._out.append(SetReplicas(pool.config.name, variant, target))
+        pool.show_variants()
+
+    def read_output(self, pool: PoolState, state: WorkerState) -> None:
+        pool.read_output(state, self._output_tokens, self.counts_read)
+
+    def _refresh(self, pool: PoolState) -> None:
+        """Once an event: what happens within it is published as it happens."""
+        if pool.refreshed_at != self._num_events:
+            pool.refreshed_at = self._num_events
+            pool.refresh(self._now, self._output_tokens, self.counts_read)
