@@ -1,0 +1,46 @@
+"""What a source of workers is, and how a source that is a file is followed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from watchfiles import awatch
+
+from gateway.config import WorkerSection
+
+
+class WorkerSource(Protocol):
+    """Yields the whole set of workers that should exist: at once, and again whenever it changes."""
+
+    @property
+    def name(self) -> str: ...
+    def snapshots(self) -> AsyncIterator[tuple[WorkerSection, ...]]: ...
+
+
+async def file_versions(path: Path) -> AsyncIterator[bytes | OSError]:
+    """The file's bytes at once, then after each change that made them different.
+
+    Its folder is watched, not the file: editors replace files, and a mounted ConfigMap swaps a link beside it.
+    """
+    last = _read(path)
+    yield last
+    async for _ in awatch(path.parent, recursive=False, debounce=200):
+        version = _read(path)
+        if not _same(version, last):
+            last = version
+            yield version
+
+
+def _read(path: Path) -> bytes | OSError:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return error
+
+
+def _same(a: bytes | OSError, b: bytes | OSError) -> bool:
+    if isinstance(a, OSError) and isinstance(b, OSError):
+        return a.errno == b.errno
+    return a == b

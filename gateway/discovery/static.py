@@ -1,0 +1,17 @@
+"""The workers of the configuration and the command line: one set that never changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from gateway.config import WorkerSection
+
+
+class StaticWorkers:
+    name = "static"
+
+    def __init__(self, workers: Sequence[WorkerSection]) -> None:
+        self._workers = tuple(workers)
+
+    async def snapshots(self) -> AsyncIterator[tuple[WorkerSection, ...]]:
+        yield self._workers

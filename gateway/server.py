@@ -1,0 +1,282 @@
+"""The gateway as a process: makes every part, joins them, runs them until a signal, and ends them in order.
+
+No decision is taken here. The dispatcher takes them all, on the event loop's own thread, where the watchdog
+guards it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import uvloop
+from aiohttp import web
+
+from gateway.admin.app import ControlPlane, make_app
+from gateway.admin.view import PoolsView
+from gateway.check import check_pools
+from gateway.config import Config, WorkerSection
+from gateway.core.commands import Cancel, Dispatch, PolicySetRetired, Reject, SetReplicas
+from gateway.core.dispatcher import Dispatcher
+from gateway.discovery.file import FileWorkers
+from gateway.discovery.membership import Membership
+from gateway.discovery.source import WorkerSource
+from gateway.discovery.static import StaticWorkers
+from gateway.errors import GatewayError, PolicyRefusedError, StartError
+from gateway.http.data_plane import DataPlane
+from gateway.policy_files import PolicyFiles
+from gateway.replicas.mock_workers import mock_workers
+from gateway.replicas.process import ProcessReplicas
+from gateway.runtime import Clock, Runtime
+from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
+from gateway.telemetry.decisions import Decisions
+from gateway.telemetry.log_file import LogFile
+from gateway.telemetry.loop_lag import measure_lag
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.scraper import Scraper
+from gateway.telemetry.sinks import sink_of
+from gateway.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a running gateway listens."""
+
+    data: int
+    admin: int
+
+
+class Gateway:
+    """All parts of one gateway. Made on the event loop; ``running`` starts and ends them."""
+
+    def __init__(self, config: Config, watchdog: Watchdog) -> None:
+        self.config = config
+        counts: dict[str, int] = {}
+        check_pools(config)
+        self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
+        self.runtime = Runtime(self.dispatcher, Clock())
+        submit, clock = self.runtime.submit, self.runtime.clock.time
+        self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id))
+        self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts)
+        self.membership = Membership(
+            submit,
+            clock,
+            self.data_plane,
+            in_flight=lambda worker_id: self.view.in_flight(worker_id),
+            left=self.metrics.worker_left,
+            drain_seconds=config.timeouts.drain_seconds,
+        )
+        self.scraper = Scraper(submit, clock, self.membership.joined, config.scrape, self.metrics)
+        self.membership.attach(self.scraper)
+        self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
+        names = [pool.name for pool in config.pool]
+        self.policies = PolicyFiles(names, submit, clock, config.policy, self.metrics, config.base)
+        self.replicas = ProcessReplicas(self.membership, replica_templates(config))
+        self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
+        self.metrics.add_collector(self.view.collect)
+        self.metrics.add_collector(watchdog.collect)
+        self._started = self._draining = False
+
+    def not_ready(self) -> list[str]:
+        """Why no new request should be sent here; empty when one may."""
+        reasons = [] if self._started else ["starting"]
+        if self._draining:
+            reasons.append("draining")
+        if not self.view.num_ready():
+            reasons.append("no worker is ready")
+        return reasons
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Ports]:
+        """Serving when the block begins; drained and ended when it is left.
+
+        Raises:
+            StartError, PolicyRefusedError: it cannot serve as configured; nothing is left running.
+        """
+        async with AsyncExitStack() as stack:
+            stack.callback(self.policies.close)
+            decisions = self._open_logs(stack)
+            for pool in self.config.pool:
+                await self.policies.load(pool.name, "+".join(pool.policies), "start")
+            stack.push_async_callback(self._end_workers)
+            admin_port = await self._start_admin(stack, decisions)
+            stack.push_async_callback(self.data_plane.close)
+            server = self.config.server
+            data_port = await _bound(self.data_plane.start, server.host, server.port, "--port")
+            mocks = await stack.enter_async_context(mock_workers(self.config.mock))
+            self.runtime.start()
+            stack.callback(self.runtime.stop)
+            await stack.enter_async_context(self._background(mocks))
+            stack.push_async_callback(self._drain)
+            self._started = True
+            yield Ports(data_port, admin_port)
+
+    async def reload_policies(self, config: Config) -> None:
+        """Loads each pool's policies where ``config`` names others; a refusal is logged and the rest goes on."""
+        before = {pool.name: pool.policies for pool in self.config.pool}
+        for pool in config.pool:
+            if pool.name in before and pool.policies != before[pool.name]:
+                try:
+                    await self.policies.load(pool.name, "+".join(pool.policies), "reload")
+                except PolicyRefusedError:
+                    continue  # logged, counted and shown by PolicyFiles
+        self.config = config
+
+    def _open_logs(self, stack: AsyncExitStack) -> Decisions:
+        settings = self.config.decisions
+        write: Callable[[bytes], None] | None = None
+        if settings.dir:
+            logs = LogFile(self.config.path(settings.dir), "decisions", max_file_bytes=settings.max_file_bytes)
+            stack.callback(logs.close)
+            write = logs.write
+        decisions = Decisions(self.dispatcher.pools, settings.max_per_second, settings.keep, write)
+        stack.callback(decisions.close)
+        sinks = [self.metrics.event_handled, decisions.event_handled]
+        self.runtime.event_log = sink_of(sinks)
+        return decisions
+
+    async def _start_admin(self, stack: AsyncExitStack, decisions: Decisions) -> int:
+        plane = ControlPlane(
+            self.config, self.policies, self.membership, self.view, self.metrics, decisions, self.not_ready
+        )
+        app = make_app(plane, admin_token(self.config))
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+
+        async def listen(host: str, port: int) -> int:
+            await web.TCPSite(runner, host, port).start()
+            return int(runner.addresses[0][1])
+
+        return await _bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
+
+    @asynccontextmanager
+    async def _background(self, mocks: Sequence[str]) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources(mocks)]
+            tasks.append(group.create_task(self.policies.follow_files()))
+            tasks.append(group.create_task(measure_lag(self.metrics.loop_lag.observe)))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def _sources(self, mocks: Sequence[str]) -> list[WorkerSource]:
+        pools = [pool.name for pool in self.config.pool]
+        own = [WorkerSection(url=url, pool=pools[0]) for url in mocks]
+        sources: list[WorkerSource] = [StaticWorkers([*self.config.workers, *own])]
+        if self.config.discovery.file:
+            sources.append(FileWorkers(self.config.path(self.config.discovery.file.path), pools))
+        return sources
+
+    async def _drain(self) -> None:
+        self._draining = True
+        grace = self.config.timeouts.drain_seconds
+        log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})
+        if not await self.data_plane.drain(grace):
+            log.warning("requests still in flight were cut off", extra={"grace_seconds": grace})
+
+    async def _end_workers(self) -> None:
+        await self.membership.close()
+        await self.scraper.close()
+        await self.replicas.close()
+
+
+class _Executor:
+    """Passes each command to the part that carries it out."""
+
+    def __init__(self, data_plane: DataPlane, replicas: ProcessReplicas, policies: PolicyFiles) -> None:
+        self.dispatch: Callable[[Dispatch], None] = data_plane.dispatch
+        self.reject: Callable[[Reject], None] = data_plane.reject
+        self.cancel: Callable[[Cancel], None] = data_plane.cancel
+        self.set_replicas: Callable[[SetReplicas], None] = replicas.set_replicas
+        self.policy_set_retired: Callable[[PolicySetRetired], None] = policies.retired
+
+
+async def _follow(source: WorkerSource, membership: Membership) -> None:
+    """Applies every snapshot of ``source``, for ever: one that breaks is begun again."""
+    while True:
+        try:
+            async for workers in source.snapshots():
+                membership.apply(source.name, workers)
+            return
+        except Exception:  # the task boundary: the other sources and the data plane go on
+            log.exception("a source of workers failed; trying on", extra={"source": source.name})
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _bound(listen: Callable[[str, int], Awaitable[int]], host: str, port: int, option: str) -> int:
+    try:
+        return await listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} on {host} is in use; stop what uses it or give another {option}") from None
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+def serve(config: Config, reread: Callable[[], Config]) -> None:
+    """Runs a gateway until SIGTERM or SIGINT; SIGHUP loads the policies that ``reread`` names.
+
+    Raises:
+        GatewayError: it could not start.
+    """
+    watchdog = Watchdog(config.policy.budget_seconds, config.policy.kill_seconds)
+    with watchdog, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, watchdog, reread))
+
+
+async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config]) -> None:
+    stop, hang_up = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    gateway = Gateway(config, watchdog)
+    async with gateway.running() as ports, asyncio.TaskGroup() as group:
+        _announce(config, ports)
+        gc.collect()
+        gc.freeze()  # what is here now stays: later collections need not look at it
+        reloads = group.create_task(_reload_on(hang_up, gateway, reread))
+        await stop.wait()
+        reloads.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second one ends the process at once
+
+
+def _announce(config: Config, ports: Ports) -> None:
+    facts = {
+        "data": f"http://{config.server.host}:{ports.data}",
+        "admin": f"http://{config.admin.host}:{ports.admin}",
+        "workers": len(config.workers) + config.mock.count,
+    }
+    log.info("gateway started", extra=facts)
+    if not config.admin.is_loopback and admin_token(config) is None:
+        log.warning("the admin port is reachable from outside and has no token: health and metrics only", extra=facts)
+
+
+async def _reload_on(hang_up: asyncio.Event, gateway: Gateway, reread: Callable[[], Config]) -> None:
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        try:
+            config = reread()
+        except GatewayError as error:
+            log.error("configuration not reloaded", extra={"error": str(error)})
+            continue
+        kept = {"pool", "base"}
+        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(gateway.config, name)]
+        ignored = sorted(set(changed) - kept)
+        if ignored:
+            log.warning("changed, and in force only after a restart", extra={"tables": ",".join(ignored)})
+        await gateway.reload_policies(config)

@@ -1,0 +1,191 @@
+"""Looks at every worker from time to time: its metrics, its health, and at the first answer its models.
+
+Each worker has one task, so a worker is never scraped twice at once and a slow one delays nobody. What is
+seen becomes events; nothing here decides. A worker that does not answer is tried again for as long as it
+is meant to exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+import httpx
+
+from gateway.config import ScrapeSection, WorkerSection
+from gateway.core.events import Event, MetricsScraped, WorkerHealthChanged, WorkerMetrics
+from gateway.errors import one_line
+from gateway.telemetry.vllm_metrics import parse_vllm_metrics
+
+log = logging.getLogger(__name__)
+
+
+class ScrapeMetrics(Protocol):
+    """What the scraper counts."""
+
+    def scraped(self, worker_id: str, ok: bool) -> None: ...
+    def health_changed(self, worker_id: str, healthy: bool) -> None: ...
+
+
+class JoinListener(Protocol):
+    def __call__(self, worker: WorkerSection, models: tuple[str, ...], metrics: WorkerMetrics | None) -> None:
+        """Called once for each watched worker, at its first answer."""
+
+
+@dataclass(slots=True)
+class Sight:
+    """What is known of one worker from looking at it."""
+
+    worker: WorkerSection
+    joined: bool = False
+    healthy: bool = False
+    models: tuple[str, ...] = ()
+    last_metrics_at: float | None = None
+    """Runner's monotonic clock; None before the first."""
+    last_error: str = ""
+    """Why the last look failed; empty when it did not."""
+    failures: int = 0
+    successes: int = 0
+    next_health_at: float = 0.0
+    warned: bool = False
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Scraper:
+    """Owns one task for each watched worker.
+
+    Args:
+        submit: takes the events.
+        clock: the runner's monotonic clock, seconds.
+        joined: told of each worker's first answer.
+        rng: spreads the scrapes of many workers over the interval.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[Event], None],
+        clock: Callable[[], float],
+        joined: JoinListener,
+        settings: ScrapeSection,
+        metrics: ScrapeMetrics,
+        rng: Random | None = None,
+    ) -> None:
+        self._submit, self._clock, self._joined = submit, clock, joined
+        self._settings, self._metrics, self._rng = settings, metrics, rng or Random()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.AsyncClient(limits=limits, trust_env=False, headers={"user-agent": "ranvier-gateway"})
+        self.sights: dict[str, Sight] = {}
+
+    def watch(self, worker: WorkerSection) -> None:
+        sight = Sight(worker)
+        self.sights[worker.worker_id] = sight
+        loop = asyncio.get_running_loop()
+        sight.task = loop.create_task(self._follow(sight), name=f"scrape {worker.worker_id}")
+
+    async def forget(self, worker_id: str) -> None:
+        """Stops looking at the worker; no event about it follows."""
+        sight = self.sights.pop(worker_id, None)
+        if sight and sight.task:
+            sight.task.cancel()
+            await asyncio.wait([sight.task])
+
+    async def close(self) -> None:
+        for worker_id in list(self.sights):
+            await self.forget(worker_id)
+        await self._client.aclose()
+
+    async def _follow(self, sight: Sight) -> None:
+        while True:
+            try:
+                await self._look(sight)
+            except Exception:  # the task boundary: a fault here must not end the watch of a worker
+                log.exception("looking at a worker failed", extra={"worker": sight.worker.worker_id})
+            await asyncio.sleep(self._settings.interval_seconds * self._rng.uniform(0.9, 1.1))
+
+    async def _look(self, sight: Sight) -> None:
+        values = await self._scrape(sight)
+        if values is None or not sight.healthy or self._clock() >= sight.next_health_at:
+            await self._check_health(sight)
+            sight.next_health_at = self._clock() + self._settings.health_interval_seconds
+        if sight.healthy and not sight.joined:
+            sight.models = sight.worker.models or await self._models(sight)
+            sight.joined = True
+            self._joined(sight.worker, sight.models, values)
+
+    async def _scrape(self, sight: Sight) -> WorkerMetrics | None:
+        worker_id = sight.worker.worker_id
+        answer = await self._get(sight, "/metrics", self._settings.timeout_seconds)
+        ok = answer is not None and answer.status_code == 200
+        self._metrics.scraped(worker_id, ok)
+        if answer is None or not ok:
+            return None
+        taken_at = self._clock()
+        values = parse_vllm_metrics(answer.content)
+        sight.last_metrics_at = taken_at
+        if sight.joined:
+            self._submit(MetricsScraped(self._clock(), worker_id, values, taken_at))
+        return values
+
+    async def _check_health(self, sight: Sight) -> None:
+        answer = await self._get(sight, "/health", self._settings.health_timeout_seconds)
+        if answer is not None and answer.status_code >= 500:
+            sight.last_error = f"/health answered {answer.status_code}"
+        if answer is not None and answer.status_code < 500:  # other servers than vLLM may have no /health: 404
+            self._succeeded(sight)
+        else:
+            self._failed(sight)
+
+    def _succeeded(self, sight: Sight) -> None:
+        sight.failures, sight.last_error = 0, ""
+        sight.successes += 1
+        if not sight.healthy and sight.successes >= (self._settings.healthy_after if sight.joined else 1):
+            self._set_health(sight, True)
+
+    def _failed(self, sight: Sight) -> None:
+        sight.successes = 0
+        sight.failures += 1
+        if not sight.joined and not sight.warned:
+            sight.warned = True
+            log.warning(
+                "worker cannot be reached yet; trying on",
+                extra={"worker": sight.worker.worker_id, "url": sight.worker.url, "error": sight.last_error},
+            )
+        if sight.healthy and sight.failures >= self._settings.unhealthy_after:
+            self._set_health(sight, False)
+
+    def _set_health(self, sight: Sight, healthy: bool) -> None:
+        sight.healthy = healthy
+        worker_id = sight.worker.worker_id
+        self._metrics.health_changed(worker_id, healthy)
+        if sight.joined:
+            level = logging.INFO if healthy else logging.WARNING
+            log.log(
+                level,
+                "worker health changed",
+                extra={"worker": worker_id, "healthy": healthy, "error": sight.last_error},
+            )
+            self._submit(WorkerHealthChanged(self._clock(), worker_id, healthy))
+
+    async def _models(self, sight: Sight) -> tuple[str, ...]:
+        """Served names, adapters included; empty when the worker does not say."""
+        answer = await self._get(sight, "/v1/models", self._settings.health_timeout_seconds)
+        if answer is None or answer.status_code != 200:
+            return ()
+        try:
+            return tuple(str(model["id"]) for model in answer.json()["data"])
+        except (ValueError, KeyError, TypeError):
+            return ()
+
+    async def _get(self, sight: Sight, path: str, seconds: float) -> httpx.Response | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._client.get(sight.worker.url + path, timeout=seconds)
+        except TimeoutError:
+            sight.last_error = f"no answer to {path} within {seconds:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            sight.last_error = one_line(f"{type(error).__name__}: {error}", 200)
+        return None
