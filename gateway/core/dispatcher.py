@@ -212,6 +212,8 @@ class Dispatcher:
             request.limit, request.limit_reason = request.deadline, "deadline"
         request.step("hold")
         pool.queue.push(request)
+        if not left:
+            self._to_offer.append(pool)
 
     def _take(self, request: RequestState, now: float) -> None:
         """Out of the queue, for whatever comes next."""
@@ -286,7 +288,6 @@ class Dispatcher:
         if request.num_attempts >= pool.config.max_attempts:
             self._refuse(request, "attempts", _retry_after(pool, now))
             return
-        request.step("retry")
         request.tenant = pool.fair_share.tenant(request.tenant_name)
         self._hold(pool, request, now)
 
@@ -346,8 +347,9 @@ class Dispatcher:
     def _expire(self, pool: PoolState, now: float) -> None:
         first = pool.queue.next_limit()
         while first is not None and first.limit <= now:
+            retry_after = _retry_after(pool, now)
             self._take(first, now)
-            self._refuse(first, first.limit_reason, _retry_after(pool, now))
+            self._refuse(first, first.limit_reason, retry_after)
             self._to_offer.append(pool)
             first = pool.queue.next_limit()
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from gateway.core.worker_state import WorkerState
 
 Phase = Literal["new", "held", "prefill", "decode", "over"]
-Step = Literal["hold", "dispatch", "first_token", "retry", "end"]
+Step = Literal["hold", "dispatch", "first_token", "end"]
 
 NEXT: Mapping[Phase, Mapping[Step, Phase]] = {
     "new": {"hold": "held", "dispatch": "prefill", "end": "over"},
     "held": {"dispatch": "prefill", "end": "over"},
-    "prefill": {"first_token": "decode", "retry": "held", "end": "over"},
-    "decode": {"retry": "held", "end": "over"},
+    "prefill": {"first_token": "decode", "hold": "held", "end": "over"},
+    "decode": {"hold": "held", "end": "over"},
     "over": {},
 }
 """The life of a request. It may be dispatched any number of times; a step that is not here is a mistake of the

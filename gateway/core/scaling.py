@@ -2,7 +2,7 @@
 
 A wish upward counts when it was held over ``up_delay_seconds``, one downward over ``down_delay_seconds`` (the
 stabilisation windows of Kubernetes' HorizontalPodAutoscaler): fewer only as far as every wish within the window
-went, and the window begins anew with the pool. So a load that hovers between one replica and two stays at two.
+went, and none before the first window has passed. So a load that hovers between one replica and two stays at two.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class VariantScaling:
         self._wishes: deque[tuple[float, int]] = deque()
         self._starting: deque[float] = deque()
         """When each starting replica was asked for."""
+        self._since: float | None = None
+        """The first decision."""
         self.asked: int | None = None
         """The latest SetReplicas; None before the first."""
 
@@ -53,10 +55,10 @@ class VariantScaling:
         """The replicas to ask for, or None to leave it. ``num_present``: workers that are there and not draining."""
         self.pass_time(now)
         current = num_present + len(self._starting)
-        if not self._wishes:
-            self._wishes.append((now, min(self.maximum, current)))
+        if self._since is None:
+            self._since = now
         self._remember(now, self._clamped(current if wish is None else wish))
-        target = self._clamped(self._damped(now, current))
+        target = self._clamped(self._damped(now, current, self._since))
         if target > current:
             self._starting.extend([now] * (target - current))
         elif target < current:
@@ -68,13 +70,16 @@ class VariantScaling:
         self.asked = target
         return target
 
-    def _damped(self, now: float, current: int) -> int:
-        recent = [wish for time, wish in self._wishes if time > now - self._config.down_delay_seconds]
-        newest = [wish for time, wish in self._wishes if time > now - self._config.up_delay_seconds]
-        least_up = min(newest)
-        if least_up > current:
-            return least_up
-        return min(current, max(recent))
+    def _damped(self, now: float, current: int, since: float) -> int:
+        """The wishes that have been held for long enough to count."""
+        least = min(self._within(now, self._config.up_delay_seconds))
+        if least >= current or now - since < self._config.down_delay_seconds:
+            return max(current, least)
+        return min(current, max(self._within(now, self._config.down_delay_seconds)))
+
+    def _within(self, now: float, seconds: float) -> list[int]:
+        """Wishes of the last ``seconds``; the newest always."""
+        return [wish for time, wish in self._wishes if time > now - seconds] or [self._wishes[-1][1]]
 
     def _remember(self, now: float, wish: int) -> None:
         self._wishes.append((now, wish))
