@@ -21,13 +21,15 @@ from typing import Any, get_type_hints
 
 import uvloop
 
+from gateway.mockworker.config import MockConfig
 from gateway.mockworker.engine import EngineConfig
 from gateway.mockworker.profile import ProfileError, WorkerProfile, load_profile, profile_names
 from gateway.mockworker.records import RecordLog
-from gateway.mockworker.server import MockConfig, MockWorker
+from gateway.mockworker.server import MockWorker
 
 DEFAULT_PROFILE = "a100-llama3-8b"
-_PARENT_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.25
+"""Between looks at the parent, and flushes of the records: what a kill loses at most."""
 
 _ENGINE_HELP = {
     "num_gpu_blocks": "KV blocks",
@@ -84,7 +86,7 @@ def run_mock_worker(
         log = stack.enter_context(_record_log(records)) if records is not None else None
         workers = [MockWorker(chosen, _of_worker(settings, i), log) for i in range(count)]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(workers, host, port, exit_with_parent))
+            runner.run(_serve(workers, host, port, log, os.getppid() if exit_with_parent else None))
 
 
 def _overridden(profile: WorkerProfile, flags: Mapping[str, Any]) -> WorkerProfile:
@@ -103,7 +105,9 @@ def _record_log(path: Path) -> RecordLog:
         raise MockWorkerError(f"--records {path}: cannot be written: {error.strerror}") from error
 
 
-async def _serve(workers: Sequence[MockWorker], host: str, port: int, exit_with_parent: bool) -> None:
+async def _serve(
+    workers: Sequence[MockWorker], host: str, port: int, log: RecordLog | None, parent: int | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,7 +117,7 @@ async def _serve(workers: Sequence[MockWorker], host: str, port: int, exit_with_
         ready = {"urls": [w.url for w in workers], "model": workers[0].config.model, "pid": os.getpid()}
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        await _until_stopped(stop, exit_with_parent)
+        await _until_stopped(stop, log, parent)
         await asyncio.gather(*(worker.drain() for worker in workers))
     finally:
         await asyncio.gather(*(worker.close() for worker in workers))
@@ -134,13 +138,12 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {error.strerror or error}"
 
 
-async def _until_stopped(stop: asyncio.Event, exit_with_parent: bool) -> None:
-    parent = os.getppid()
-    while not stop.is_set():
+async def _until_stopped(stop: asyncio.Event, log: RecordLog | None, parent: int | None) -> None:
+    while not stop.is_set() and parent in (None, os.getppid()):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _PARENT_POLL_SECONDS if exit_with_parent else None)
-        if exit_with_parent and os.getppid() != parent:
-            return
+            await asyncio.wait_for(stop.wait(), _POLL_SECONDS)
+        if log is not None:
+            log.flush()
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

@@ -7,9 +7,10 @@ import json
 import random
 from pathlib import Path
 
+from gateway.mockworker.config import MockConfig
 from gateway.mockworker.engine import PS_PER_SECOND, Engine, EngineRequest
 from gateway.mockworker.records import RecordLog
-from gateway.mockworker.server import OUTPUT_TOKENS_HEADER, MockConfig, MockWorker
+from gateway.mockworker.server import OUTPUT_TOKENS_HEADER, MockWorker
 from tests.support.mock_profile import flat_profile
 
 SPEED = 20.0
