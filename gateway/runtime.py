@@ -10,11 +10,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.core.commands import Cancel, Command, Dispatch, PolicySetRetired, Reject, SetReplicas
-from gateway.core.events import Event, RequestArrived, Ticked
+from gateway.core.events import Event, RequestArrived, RequestEnded, Ticked
 
 logger = logging.getLogger(__name__)
 
@@ -32,42 +32,16 @@ class Clock:
         return now
 
 
-class OutputTokenReads(Mapping[str, int]):
-    """The live counts as the dispatcher sees them, noting which it read: a read count is an input to be logged.
-
-    Give this to the dispatcher, the counts themselves to the data plane, and this again to the runtime.
-    """
-
-    __slots__ = ("_counts", "_read")
-
-    def __init__(self, counts: Mapping[str, int]) -> None:
-        self._counts = counts
-        self._read: dict[str, int] = {}
-
-    def __getitem__(self, worker_id: str) -> int:
-        value = self._read[worker_id] = self._counts[worker_id]
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def take(self) -> Mapping[str, int]:
-        """What was read since the last call."""
-        if not self._read:
-            return _NOTHING_READ
-        read, self._read = self._read, {}
-        return read
-
-
-_NOTHING_READ: Mapping[str, int] = {}
-
-
 class Handler(Protocol):
-    """The dispatcher, as much of it as the runtime uses."""
+    """The dispatcher, as much of it as is used here and by the data plane."""
 
+    @property
+    def pools(self) -> Mapping[str, Any]:
+        """``gateway.core.pool.PoolState`` by name, to be read only."""
+        ...
+
+    @property
+    def counts_read(self) -> Mapping[str, int]: ...
     def handle(self, event: Event) -> list[Command]: ...
 
 
@@ -93,6 +67,11 @@ EventSink = Callable[[Event, Mapping[str, int], Sequence[Command]], None]
 """Hears each event with the output-token counts that were read for it and the commands it led to, in order."""
 
 
+def _given_up(event: Event) -> list[Command]:
+    """No client may wait for a decision that will not come."""
+    return [Reject(event.request_id, "attempts")] if isinstance(event, RequestArrived | RequestEnded) else []
+
+
 class Runtime:
     """Hands events to the dispatcher and its commands to the executor.
 
@@ -106,14 +85,12 @@ class Runtime:
         clock: Clock | None = None,
         executor: Executor | None = None,
         event_log: EventSink | None = None,
-        reads: OutputTokenReads | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.clock = clock if clock is not None else Clock()
         self.event_log = event_log
         self.num_errors = 0
         """Exceptions of dispatcher, executor and event log that were caught here; anything but 0 is a defect."""
-        self._reads = reads
         self._handle = dispatcher.handle
         self._waiting: deque[Event] = deque()
         self._busy = False
@@ -150,7 +127,7 @@ class Runtime:
             commands = self._handle(event)
         except Exception:  # noqa: BLE001 - logged and counted there
             self._caught("the dispatcher failed on %s", type(event).__name__)
-            commands = [Reject(event.request_id, "attempts")] if isinstance(event, RequestArrived) else []
+            commands = _given_up(event)
         if (event_log := self.event_log) is not None:
             self._log(event_log, event, commands)
         for command in commands:
@@ -161,7 +138,7 @@ class Runtime:
 
     def _log(self, event_log: EventSink, event: Event, commands: Sequence[Command]) -> None:
         try:
-            event_log(event, self._reads.take() if self._reads is not None else _NOTHING_READ, commands)
+            event_log(event, self.dispatcher.counts_read, commands)
         except Exception:  # noqa: BLE001 - logged and counted there
             self._caught("the event log failed on %s", type(event).__name__)
 

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 
 @dataclass(slots=True, eq=False)
@@ -109,9 +109,8 @@ class Connection(asyncio.Protocol):
         self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=16384)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not one by inheritance
+        self.transport.set_write_buffer_limits(high=16384)
         self._task = self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:

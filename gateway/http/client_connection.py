@@ -1,0 +1,371 @@
+"""A client's connection: requests parsed one after another, answered strictly in their order.
+
+The parser (llhttp, strict) refuses what smugglers use: conflicting or repeated lengths, obs-fold, bare LF, NUL.
+Whatever is refused here is answered once, after all that was asked before it, and the connection is closed. An end of
+stream from a client that still waits for an answer counts as leaving: half-closed connections are not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httptools
+
+from gateway.http.answers import CONTINUE, answer, error_body
+from gateway.http.incoming import IncomingRequest, note_header
+
+if TYPE_CHECKING:
+    from gateway.http.data_plane import DataPlane
+    from gateway.http.exchange import Exchange
+
+_RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+
+
+class RefusedError(Exception):
+    """What the client sent is not going to be answered by any worker."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class ClientConnection(asyncio.Protocol):
+    __slots__ = (
+        "_active_at",
+        "_body",
+        "_body_bytes",
+        "_bucket",
+        "_continue_due",
+        "_exchange",
+        "_head_bytes",
+        "_in_body",
+        "_incoming",
+        "_lingering_since",
+        "_parser",
+        "_paused_since",
+        "_plane",
+        "_reading_paused",
+        "_refused",
+        "_unaccounted",
+        "_waiting",
+        "transport",
+        "write",
+    )
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self.transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._incoming: IncomingRequest | None = None
+        """The request being read."""
+        self._in_body = False
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._unaccounted = 0
+        """Bytes read since the parser last told of anything that is counted: a header or trailer without an end."""
+        self._exchange: Exchange | None = None
+        """The request being answered."""
+        self._waiting: deque[IncomingRequest] = deque()
+        """Read while another was being answered."""
+        self._refused: RefusedError | None = None
+        """Nothing more is read; to be answered when it is its turn."""
+        self._continue_due = False
+        self._active_at = plane.clock.now
+        """Coarse time of the start of what is waited for: idleness, a head, the next piece of a body."""
+        self._paused_since: float | None = None
+        self._reading_paused = False
+        self._lingering_since: float | None = None
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.write = self.transport.write
+        self._active_at = self._plane.clock.now
+        self._bucket = self._plane.client_connected(self)
+        if self._plane.num_client_connections > self._plane.settings.max_connections:
+            self._refuse(RefusedError(503, "The gateway has too many connections. Please try again later."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._bucket.discard(self)
+        self._plane.client_disconnected(self)
+        self._plane.num_buffered_body_bytes -= self._body_bytes
+        for incoming in self._waiting:
+            self._plane.body_released(incoming)
+        self._waiting.clear()
+        self._body_bytes = 0
+        self._incoming = None
+        del self._parser, self.write  # they refer to this object
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_left()
+
+    def eof_received(self) -> None:
+        if self._exchange is not None or self._waiting:
+            self.transport.abort()  # else the transport closes by itself, when what was written has gone out
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused is not None:
+            return
+        if self._in_body or self._incoming is None:
+            self._active_at = self._plane.clock.now
+        self._unaccounted += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignored_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, RefusedError) else RefusedError(500, "Internal error."))
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(RefusedError(400, f"The request is not valid HTTP: {error}."))
+            return
+        if self._incoming is not None and self._unaccounted > 2 * self._plane.settings.max_header_bytes:
+            self._refuse(RefusedError(431, "The headers are too large."))
+        elif self._waiting and len(self._waiting) >= self._plane.settings.max_pipelined_requests:
+            self._pause_reading()
+
+    def _ignored_upgrade(self, rest: bytes) -> None:
+        """An offer to upgrade is declined by answering as if it had not been made (RFC 9110, 7.8)."""
+        self._parser = httptools.HttpRequestParser(self)
+        if rest:
+            self.data_received(rest)
+
+    def pause_writing(self) -> None:
+        self._paused_since = self._plane.clock.now
+        if self._exchange is not None:
+            self._exchange.pause_worker()
+
+    def resume_writing(self) -> None:
+        self._paused_since = None
+        if self._exchange is not None:
+            self._exchange.resume_worker()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    # --- the parser's side
+
+    def on_message_begin(self) -> None:
+        self._incoming = IncomingRequest()
+        self._head_bytes = self._unaccounted = 0
+        self._in_body = False
+
+    def on_url(self, url: bytes) -> None:
+        incoming = self._incoming
+        assert incoming is not None  # noqa: S101 - the parser begins every message
+        incoming.target = incoming.target + url if incoming.target else url
+        self._head_bytes += len(url)
+        if len(incoming.target) > self._plane.settings.max_url_bytes:
+            raise RefusedError(414, "The URL is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        incoming = self._incoming
+        if incoming is None or self._in_body:
+            return  # a trailer of a chunked body: dropped
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._plane.settings.max_header_bytes:
+            raise RefusedError(431, "The headers are too large.")
+        note_header(incoming, name, value)
+
+    def on_headers_complete(self) -> None:
+        incoming = self._incoming
+        assert incoming is not None  # noqa: S101 - the parser begins every message
+        parser, settings = self._parser, self._plane.settings
+        self._in_body = True
+        incoming.method = parser.get_method()
+        version = parser.get_http_version()
+        incoming.http10 = version == "1.0"
+        incoming.keep_alive = parser.should_keep_alive()
+        incoming.path = incoming.target.partition(b"?")[0]
+        if not incoming.path.startswith(b"/"):
+            self._take_path(incoming)
+        if incoming.named_by_connection:
+            incoming.drop_named_headers()
+        if len(incoming.headers) > settings.max_headers:
+            raise RefusedError(431, "There are too many headers.")
+        if incoming.content_length > settings.max_body_bytes:
+            raise RefusedError(413, _TOO_LARGE % settings.max_body_bytes)
+        if version not in ("1.1", "1.0"):
+            raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if incoming.expect:
+            self._expect(incoming)
+
+    def _take_path(self, incoming: IncomingRequest) -> None:
+        """From an absolute URL, as a client of a forward proxy sends it, or from ``*``."""
+        if incoming.method == b"CONNECT":
+            raise RefusedError(501, "This gateway is not a forward proxy.")
+        scheme, _, rest = incoming.target.partition(b"://")
+        if scheme.lower() in (b"http", b"https"):
+            at = rest.find(b"/")
+            incoming.target = rest[at:] if at >= 0 else b"/"
+        elif incoming.target != b"*":
+            raise RefusedError(400, "The request target is not a path.")
+        incoming.path = incoming.target.partition(b"?")[0]
+
+    def _expect(self, incoming: IncomingRequest) -> None:
+        if incoming.http10:
+            return
+        if incoming.expect.lower() != b"100-continue":
+            raise RefusedError(417, "The only expectation understood is 100-continue.")
+        if self._exchange is None and not self._waiting:
+            self.transport.write(CONTINUE)
+        else:
+            self._continue_due = True  # when what was asked before has been answered
+
+    def on_body(self, body: bytes) -> None:
+        size = len(body)
+        self._unaccounted = 0
+        self._body_bytes += size
+        plane = self._plane
+        plane.num_buffered_body_bytes += size
+        self._body.append(body)
+        if self._body_bytes > plane.settings.max_body_bytes:
+            raise RefusedError(413, _TOO_LARGE % plane.settings.max_body_bytes)
+        if plane.num_buffered_body_bytes > plane.settings.max_buffered_body_bytes:
+            raise RefusedError(503, "The gateway holds too many request bodies. Please try again later.")
+
+    def on_message_complete(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        assert incoming is not None  # noqa: S101 - the parser begins every message
+        self._in_body = False
+        self._continue_due = False
+        if body := self._body:
+            incoming.body = body[0] if len(body) == 1 else b"".join(body)
+            incoming.num_buffered_bytes = self._body_bytes
+            self._body = []
+            self._body_bytes = 0
+        if self._exchange is not None or self._waiting:
+            self._waiting.append(incoming)
+        elif not self.transport.is_closing():
+            self._plane.handle(self, incoming)
+
+    # --- requests
+
+    def begin(self, exchange: Exchange) -> None:
+        """The exchange that answers what was just handed to the data plane."""
+        self._exchange = exchange
+        if self._paused_since is not None:
+            exchange.pause_worker()
+
+    def exchange_over(self, *, close: bool) -> None:
+        """Its answer has been written in full."""
+        self._exchange = None
+        self._active_at = self._plane.clock.now
+        if close:
+            self._close()
+        elif self._waiting or self._refused is not None or self._continue_due or self._reading_paused:
+            self._plane.loop.call_soon(self._next)  # not from within what may be this very request's beginning
+        elif self._plane.draining and self._incoming is None:
+            self._close()
+
+    def _next(self) -> None:
+        if self._exchange is not None or self.transport.is_closing():
+            return
+        if self._waiting:
+            self._plane.handle(self, self._waiting.popleft())
+        elif self._refused is not None:
+            self._answer_refused(self._refused)
+        else:
+            if self._continue_due:
+                self._continue_due = False
+                self.write(CONTINUE)
+            self._resume_reading()
+
+    def reset(self) -> None:
+        """Drops the connection so that the client cannot take what it has for a whole answer."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def _close(self) -> None:
+        self._waiting.clear()
+        self.transport.close()
+
+    def close_if_idle(self) -> bool:
+        """Closes unless a request is being read or answered; whether it did."""
+        idle = self._exchange is None and not self._waiting and self._incoming is None
+        if idle:
+            self.transport.close()
+        return idle
+
+    def shut_down(self) -> None:
+        """Ends whatever goes on: an error for what has no answer yet, an error event for a stream."""
+        if self._exchange is not None:
+            self._exchange.shut_down()
+        self.transport.close()
+
+    # --- refusals
+
+    def _refuse(self, refused: RefusedError) -> None:
+        self._refused = refused
+        self._body = []
+        self._plane.num_buffered_body_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._incoming = None
+        if self._exchange is None and not self._waiting:
+            self._answer_refused(refused)
+
+    def _answer_refused(self, refused: RefusedError) -> None:
+        """Answers, then reads on without listening for a while: a close with unread bytes would be a reset, and the
+        client might never see the answer."""
+        if self.transport.is_closing():
+            return
+        self._plane.metrics.request_refused(refused.status)
+        body = error_body(refused.status, refused.message)
+        self.write(answer(refused.status, body, close=True))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._lingering_since = self._plane.clock.now
+        self._resume_reading()
+
+    # --- timeouts
+
+    def swept(self, now: float) -> None:
+        settings = self._plane.settings
+        if self._lingering_since is not None:
+            if now - self._lingering_since > settings.linger_seconds:
+                self.transport.abort()
+        elif self._exchange is not None:
+            since = self._paused_since
+            if since is not None and 0 < settings.write_timeout_seconds < now - since:
+                self.transport.abort()
+        elif self.transport.is_closing():
+            self._swept_closing(now)
+        else:
+            self._swept_reading(now - self._active_at)
+
+    def _swept_closing(self, now: float) -> None:
+        """The last answer is still in the buffer of a connection that is to be closed."""
+        since = self._paused_since
+        if now - (self._active_at if since is None else since) > (self._plane.settings.write_timeout_seconds or 1e9):
+            self.transport.abort()
+
+    def _swept_reading(self, waited: float) -> None:
+        settings = self._plane.settings
+        if self._incoming is None:
+            if 0 < settings.idle_timeout_seconds < waited:
+                self.transport.close()
+        elif self._in_body:
+            if 0 < settings.body_timeout_seconds < waited:
+                self._refuse(RefusedError(408, "The request's body did not come in time."))
+        elif 0 < settings.header_timeout_seconds < waited:
+            self._refuse(RefusedError(408, "The request's headers did not come in time."))
+
+
+_TOO_LARGE = "The request's body is larger than %d bytes."

@@ -1,0 +1,163 @@
+"""One request as a client sent it: what is noted of its headers, and which of them go on to a worker.
+
+Hop-by-hop headers (RFC 9110, 7.6.1) end here, and so do the gateway's own (``x-ranvier-…``) but for the hidden output
+length of a mock worker, which no policy may see and which therefore is only ever passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Note = Callable[["IncomingRequest", bytes, bytes], None]
+
+
+class IncomingRequest:
+    """Filled by the parser, header by header; bytes as they came."""
+
+    __slots__ = (
+        "accept_encoding",
+        "body",
+        "content_length",
+        "content_type",
+        "deadline_ms",
+        "expect",
+        "headers",
+        "http10",
+        "keep_alive",
+        "method",
+        "named_by_connection",
+        "num_buffered_bytes",
+        "path",
+        "request_id",
+        "session_id",
+        "target",
+        "tenant",
+        "ttft_slo_ms",
+        "upgrade",
+    )
+
+    def __init__(self) -> None:
+        self.target = b""
+        """Path and query as they came (an absolute URL without its origin)."""
+        self.path = b""
+        self.method = b""
+        self.headers: list[bytes] = []
+        """Lines for the worker, each with its line end."""
+        self.body = b""
+        self.num_buffered_bytes = 0
+        """Of the body, as counted in ``DataPlane.num_buffered_body_bytes``."""
+        self.http10 = False
+        self.keep_alive = True
+        self.content_length = 0
+        self.content_type = b""
+        self.accept_encoding = b""
+        self.expect = b""
+        self.upgrade = b""
+        self.named_by_connection = b""
+        self.request_id = b""
+        self.session_id = b""
+        self.tenant = b""
+        self.ttft_slo_ms = b""
+        self.deadline_ms = b""
+
+    @property
+    def is_head(self) -> bool:
+        return self.method == b"HEAD"
+
+    def drop_named_headers(self) -> None:
+        """Drops what the ``Connection`` header names, beside ``close`` and ``keep-alive``."""
+        names = tuple(name.strip().lower() + b":" for name in self.named_by_connection.split(b",") if name.strip())
+        self.headers = [line for line in self.headers if not line.lower().startswith(names)]
+
+    def worker_head(self, host: bytes, base_path: bytes, request_id: bytes) -> bytes:
+        """The head of the request to a worker."""
+        return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n%b\r\n" % (
+            self.method,
+            base_path,
+            self.target,
+            host,
+            b"".join(self.headers),
+            request_id,
+            b"content-length: %d\r\n" % len(self.body) if self.body or self.method not in _WITHOUT_BODY else b"",
+        )
+
+
+_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"))
+
+
+def _forward(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    request.headers.append(b"%b: %b\r\n" % (name, value))
+
+
+def _drop(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    return
+
+
+def _noted(attribute: str, *, forward: bool = False) -> Note:
+    def note(request: IncomingRequest, name: bytes, value: bytes) -> None:
+        setattr(request, attribute, value)
+        if forward:
+            request.headers.append(b"%b: %b\r\n" % (name, value))
+
+    return note
+
+
+def _content_length(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    request.content_length = int(value)
+
+
+def _connection(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    if value.lower() not in (b"close", b"keep-alive"):
+        request.named_by_connection += value + b","
+
+
+def _own(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    """The gateway's own headers that carry no meaning yet end here too."""
+
+
+NOTES: dict[bytes, Note] = {
+    b"host": _drop,
+    b"connection": _connection,
+    b"keep-alive": _drop,
+    b"proxy-connection": _drop,
+    b"proxy-authenticate": _drop,
+    b"proxy-authorization": _drop,
+    b"te": _drop,
+    b"trailer": _drop,
+    b"transfer-encoding": _drop,
+    b"upgrade": _noted("upgrade"),
+    b"http2-settings": _drop,
+    b"content-length": _content_length,
+    b"content-type": _noted("content_type", forward=True),
+    b"accept-encoding": _noted("accept_encoding"),
+    b"expect": _noted("expect"),
+    b"x-request-id": _noted("request_id"),
+    b"x-session-id": _noted("session_id", forward=True),
+    b"x-ranvier-tenant": _noted("tenant"),
+    b"x-ranvier-ttft-slo-ms": _noted("ttft_slo_ms"),
+    b"x-ranvier-deadline-ms": _noted("deadline_ms"),
+    b"x-ranvier-worker": _own,
+}
+"""By name in lower case; any other header is passed on."""
+
+
+def note_header(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    NOTES.get(name.lower(), _forward)(request, name, value)
+
+
+def parse_milliseconds(value: bytes) -> float | None:
+    """Seconds; None where the header is absent or is no positive number."""
+    try:
+        seconds = float(value) / 1000.0
+    except ValueError:
+        return None
+    return seconds if 0.0 < seconds < 1e9 else None
+
+
+_ID_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/+=@~")
+MAX_ID_BYTES = 128
+
+
+def is_request_id(value: bytes) -> bool:
+    """Whether a client's id may be used: 1 to 128 letters, digits and ``-_.:/+=@~``."""
+    return 0 < len(value) <= MAX_ID_BYTES and _ID_BYTES.issuperset(value)

@@ -1,0 +1,321 @@
+"""A connection to a worker: one answer at a time, parsed only to know its head and where it ends.
+
+The bytes of a body go to the exchange as they came, transfer coding included, unless the exchange asked for them
+decoded. An exchange is told, in this order: ``head`` once, ``receive`` for every later read, then ``end``; or at any
+time ``broken``. After ``abort`` it is told nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import httptools
+
+if TYPE_CHECKING:
+    from gateway.http.worker_pool import WorkerPool
+
+Framing = Literal["chunked", "length", "close", "none"]
+BreakReason = Literal["connect", "lost", "garbled", "timeout", "removed", "too_large"]
+"""Why no (further) answer comes from a worker. ``lost``: it closed or reset the connection."""
+
+
+class Answered(Protocol):
+    """What a worker's answer is told to."""
+
+    decoded: bool
+    """Wants the body without its transfer coding."""
+
+    def connected(self, connection: WorkerConnection) -> None: ...
+    def head(self, connection: WorkerConnection, data: bytes) -> None:
+        """The head is complete (``connection.status`` and so on); ``data`` is what came after it in the same read."""
+        ...
+
+    def receive(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def broken(self, reason: BreakReason) -> None: ...
+
+
+class WorkerConnection(asyncio.Protocol):
+    __slots__ = (
+        "_before_head",
+        "_bodies",
+        "_bucket",
+        "_keep",
+        "_num_interim",
+        "_parser",
+        "_reading_paused",
+        "active_at",
+        "complete",
+        "content_type",
+        "exchange",
+        "framing",
+        "has_answered",
+        "head_complete",
+        "headers",
+        "pool",
+        "reason",
+        "receive",
+        "reused",
+        "status",
+        "transport",
+    )
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+        self.exchange: Answered | None = None
+        self.receive: Callable[[bytes], None] = _nobody
+        """Where a later read of the body goes: bound once an answer, and the exchange may bind it anew."""
+        self.transport: asyncio.Transport
+        self.reused = False
+        """It has carried an answer before, so that it may have died unnoticed."""
+        self.has_answered = False
+        """A byte of an answer to the current request has come."""
+        self.active_at = pool.clock.now
+        """Coarse time of the last read, of the request's start, or since when it is idle."""
+        self._bodies: list[bytes] | None = None
+        self._reading_paused = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.reason = b""
+        self.headers: list[bytes] = []
+        """End-to-end header lines, each with its line end."""
+        self.content_type = b""
+        self.framing: Framing = "close"
+        self.head_complete = False
+        self.complete = False
+        self._keep = False
+        self._before_head = b""
+        self._num_interim = 0
+
+    # --- the exchange's side
+
+    def start(self, exchange: Answered, head: bytes, body: bytes) -> None:
+        """Sends a request; the connection is the exchange's until its end."""
+        if self.reused:
+            self._reset()
+        self.exchange = exchange
+        self.receive = exchange.receive
+        self.has_answered = False
+        self.active_at = self.pool.clock.now
+        if exchange.decoded:
+            self._bodies = []
+            self._parser = httptools.HttpResponseParser(_DecodedSink(self, self._bodies))
+        if len(body) <= _COPIED_BODY_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def abort(self) -> None:
+        """Drops the connection at once: the worker aborts the request. The exchange hears nothing more."""
+        self.exchange = None
+        self.receive = _nobody
+        self.transport.abort()
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self.active_at = self.pool.clock.now
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._bucket = self.pool.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._bucket.discard(self)
+        self.pool.closed(self)
+        exchange, self.exchange = self.exchange, None
+        del self._parser  # it refers to this object
+        if exchange is None:
+            return
+        if exc is None and self.head_complete and self.framing == "close":
+            self.complete = True
+            exchange.end()
+        else:
+            exchange.broken("lost")
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None:
+            self.transport.abort()  # it speaks out of turn
+            return
+        self.active_at = self.pool.clock.now
+        self.has_answered = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.fail("garbled")
+            return
+        if not self.head_complete:
+            self._hold_head(data)
+            return
+        if self._bodies is not None:
+            data = self._take_bodies()
+            if self._before_head is not _HEAD_PASSED:
+                self._pass_head(data)
+            elif data:
+                self.receive(data)
+        elif self._before_head is _HEAD_PASSED:
+            self.receive(data)
+        else:
+            self._pass_head(self._after_head(data))
+        if self.complete:
+            self._finish()
+
+    def _hold_head(self, data: bytes) -> None:
+        self._before_head += data
+        if len(self._before_head) > self.pool.settings.max_response_head_bytes:
+            self.fail("too_large")
+
+    def _after_head(self, data: bytes) -> bytes:
+        """``data`` from the end of the head on. The parser has accepted the head, so it ends in an empty CR LF line."""
+        whole = self._before_head + data if self._before_head else data
+        at = whole.find(b"\r\n\r\n") + 4
+        for _ in range(self._num_interim):
+            at = whole.find(b"\r\n\r\n", at) + 4
+        return whole[at:]
+
+    def _pass_head(self, data: bytes) -> None:
+        self._before_head = _HEAD_PASSED
+        if self.exchange is not None:
+            self.exchange.head(self, data)
+
+    def _take_bodies(self) -> bytes:
+        bodies = self._bodies
+        if not bodies:
+            return b""
+        data = b"".join(bodies)
+        bodies.clear()
+        return data
+
+    def _finish(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.receive = _nobody
+        if self._keep and self._bodies is None and exchange is not None and not self.transport.is_closing():
+            self.resume_reading()
+            self.reused = True
+            self.pool.put(self)
+        else:
+            self.transport.abort()
+        if exchange is not None:
+            exchange.end()
+
+    def fail(self, reason: BreakReason) -> None:
+        """Gives up on the answer."""
+        exchange = self.exchange
+        self.abort()
+        if exchange is not None:
+            exchange.broken(reason)
+
+    def swept(self, now: float) -> None:
+        waited = now - self.active_at
+        settings = self.pool.settings
+        if self.exchange is None:
+            if waited > settings.worker_idle_seconds:
+                self.transport.abort()
+        elif not self._reading_paused:
+            limit = settings.inter_token_timeout_seconds if self.has_answered else settings.first_byte_timeout_seconds
+            if 0 < limit < waited:
+                self.fail("timeout")
+
+    # --- the parser's side
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise _ExcessError  # a second answer to one request
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        note = _NOTES.get(name.lower())
+        if note is None:
+            self.headers.append(b"%b: %b\r\n" % (name, value))
+        else:
+            note(self, value)
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 and status != 101:
+            self._num_interim += 1
+            self.reason = b""
+            self.headers = []
+            return
+        self.status = status
+        self.head_complete = True
+        if status in (204, 304):
+            self.framing = "none"
+
+    def on_message_complete(self) -> None:
+        if self.head_complete:
+            self.complete = True
+            self._keep = self._parser.should_keep_alive()
+
+
+class _ExcessError(Exception):
+    """More came than the answer asked for."""
+
+
+class _DecodedSink:
+    """The same parser callbacks, and the body's bytes without their coding."""
+
+    def __init__(self, connection: WorkerConnection, bodies: list[bytes]) -> None:
+        self.on_message_begin = connection.on_message_begin
+        self.on_status = connection.on_status
+        self.on_header = connection.on_header
+        self.on_headers_complete = connection.on_headers_complete
+        self.on_message_complete = connection.on_message_complete
+        self.on_body = bodies.append
+
+
+def _nobody(data: bytes) -> None:
+    return
+
+
+def _drop(connection: WorkerConnection, value: bytes) -> None:
+    return
+
+
+def _content_type(connection: WorkerConnection, value: bytes) -> None:
+    connection.content_type = value
+    connection.headers.append(b"content-type: %b\r\n" % value)
+
+
+def _content_length(connection: WorkerConnection, value: bytes) -> None:
+    connection.framing = "length"
+    connection.headers.append(b"content-length: %b\r\n" % value)
+
+
+def _transfer_encoding(connection: WorkerConnection, value: bytes) -> None:
+    connection.framing = "chunked"
+
+
+_NOTES: dict[bytes, Callable[[WorkerConnection, bytes], None]] = {
+    b"content-type": _content_type,
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"connection": _drop,
+    b"keep-alive": _drop,
+    b"proxy-authenticate": _drop,
+    b"proxy-connection": _drop,
+    b"upgrade": _drop,
+    b"x-request-id": _drop,
+    b"x-ranvier-worker": _drop,
+}
+_HEAD_PASSED = b"\r\n"
+"""Stands in ``_before_head`` once the exchange has the head (compared by identity)."""
+_COPIED_BODY_BYTES = 8_192
+"""A body up to this long is sent in one piece with its head: copying it is cheaper than a second buffer."""
