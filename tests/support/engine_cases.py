@@ -28,7 +28,7 @@ class KeyedPolicy:
         return (0, request.num_computed_tokens, -request.num_output_tokens, request.priority)[self.order]
 
     def prefill_budget(self, engine: Any) -> int:
-        return self.budget + engine.num_waiting - engine.num_running + engine.num_free_blocks // 4
+        return self.budget + int(engine.num_waiting - engine.num_running + engine.num_free_blocks // 4)
 
 
 @dataclass(frozen=True)
