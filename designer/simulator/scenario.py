@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gateway.mockworker.profile import load_profile
 
 _SUFFIX = ".toml"
 
@@ -153,7 +156,7 @@ class Workers(_Table):
     """``count`` workers of one kind."""
 
     profile: Annotated[str, Field(min_length=1)]
-    """Name of a worker profile, or a path of one."""
+    """Name of a worker profile, or a path of one, relative to the scenario file."""
     count: Count = 1
     variant: Annotated[str, Field(min_length=1)] = "default"
     time_scale: Positive = 1.0
@@ -219,10 +222,13 @@ class Scenario(_Table):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that can change a result but the profiles: a trace counts by its bytes."""
+        """SHA-256 (hex) of all that can change a result: a trace counts by its bytes, a profile by its numbers."""
         content = self.model_dump(mode="json", exclude={"name", "description"})
         if isinstance(self.workload, TraceWorkload):
             content["workload"]["path"] = hashlib.sha256(Path(self.workload.path).read_bytes()).hexdigest()
+        for workers in content["workers"]:
+            profile = load_profile(workers["profile"])
+            workers["profile"] = repr(replace(profile, name="", description="", notes=None))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -254,14 +260,29 @@ def parse_scenario(table: dict[str, Any], origin: Path) -> Scenario:
         scenario = Scenario.model_validate(table)
     except ValidationError as error:
         raise ScenarioError(f"{origin}: {_first_problem(error)}") from None
-    if not isinstance(scenario.workload, TraceWorkload):
-        return scenario
-    trace = scenario.workload.model_copy(update={"path": str((origin.parent / scenario.workload.path).resolve())})
-    return scenario.model_copy(update={"workload": trace})
+    return _with_absolute_paths(scenario, origin.parent)
+
+
+def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
+    changes: dict[str, Any] = {}
+    if isinstance(scenario.workload, TraceWorkload):
+        path = str((folder / scenario.workload.path).resolve())
+        changes["workload"] = scenario.workload.model_copy(update={"path": path})
+    changes["workers"] = tuple(
+        workers.model_copy(update={"profile": str((folder / workers.profile).resolve())})
+        if _is_path(workers.profile)
+        else workers
+        for workers in scenario.workers
+    )
+    return scenario.model_copy(update=changes)
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or text.endswith(_SUFFIX)
 
 
 def _find(name: str) -> Path:
-    if "/" in name or name.endswith(_SUFFIX):
+    if _is_path(name):
         return Path(name)
     if name not in scenario_names():
         raise ScenarioError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from designer.simulator.fleet import plan_workers
+from designer.simulator.fleet import WorkerPlan, plan_workers
 from designer.simulator.invariants import check_dispatcher, check_engines, check_queue, check_requests, require
 from designer.simulator.policies import PolicySource, make_policy_set
 from designer.simulator.records import NEVER, RequestRecord, make_records, make_result
@@ -40,8 +40,8 @@ from gateway.mockworker.engine import PS_PER_SECOND, RequestStats, TokenRun
 POOL = "default"
 _LONGEST_DAYS = 7
 """A run that has not ended so long after its last arrival, and after what was held, never will."""
-Sink = Callable[[Event, Sequence[Command]], None]
-"""Is shown every event with the commands it led to, in order."""
+Sink = Callable[[Event, Sequence[Command], Mapping[str, int]], None]
+"""Is shown every event with the commands it led to, in order, and the changed token counts the dispatcher read."""
 _Handler = Callable[[int, Any], None]
 
 
@@ -51,12 +51,14 @@ def simulate(
     seed: int,
     *,
     workload: RequestColumns | None = None,
+    plans: Sequence[WorkerPlan] | None = None,
     sink: Sink | None = None,
 ) -> SimulationResult:
     """Run the scenario to the end of its last request.
 
     Args:
         workload: these requests in place of the scenario's own.
+        plans: what ``plan_workers`` gives for the scenario, so that no file is read from here on.
 
     Raises:
         ScenarioError, TraceError, PolicyLoadError, ProfileError: bad input.
@@ -65,7 +67,7 @@ def simulate(
     columns = draw_workload(scenario, seed) if workload is None else workload
     if not len(columns):
         raise ScenarioError(f"scenario {scenario.name}, seed {seed}: no request arrives; make it longer")
-    world = World(scenario, columns, make_policy_set(policies, seed), sink)
+    world = World(scenario, columns, make_policy_set(policies, seed), sink, plans)
     world.run()
     return world.result(seed)
 
@@ -90,13 +92,18 @@ class World:
     """One simulation: run it once, then take its result."""
 
     def __init__(
-        self, scenario: Scenario, columns: RequestColumns, policy_set: PolicySet, sink: Sink | None = None
+        self,
+        scenario: Scenario,
+        columns: RequestColumns,
+        policy_set: PolicySet,
+        sink: Sink | None = None,
+        plans: Sequence[WorkerPlan] | None = None,
     ) -> None:
         self._scenario = scenario
         self._columns = columns
         self._sink = sink
         self._set_delays(scenario)
-        plans = plan_workers(scenario)
+        plans = plan_workers(scenario) if plans is None else plans
         self.worker_ids = tuple(plan.worker_id for plan in plans)
         self._workers = [SimulatedWorker(index, plan, policy_set.batch) for index, plan in enumerate(plans)]
         self._worker_by_id = {worker.plan.worker_id: worker for worker in self._workers}
@@ -113,7 +120,7 @@ class World:
         self._ticking = False
         self._num_events = 0
         self._num_retired = 0
-        self.dispatcher = Dispatcher([_pool_config(scenario, policy_set)], output_tokens=_TokensSeen(self))
+        self.dispatcher = Dispatcher([pool_config(scenario, policy_set)], output_tokens=_TokensSeen(self))
         self._pool = self.dispatcher.pools[POOL]
         self._held = self._pool.queue
 
@@ -158,7 +165,7 @@ class World:
         self._num_events += 1
         commands = self.dispatcher.handle(event)
         if self._sink is not None:
-            self._sink(event, commands)
+            self._sink(event, commands, self.dispatcher.counts_read)
         for command in commands:
             self._carry_out(now, command)
         if not self._ticking and self._held.num_requests:
@@ -357,7 +364,8 @@ class World:
         check_dispatcher(self._pool)
 
 
-def _pool_config(scenario: Scenario, policy_set: PolicySet) -> PoolConfig:
+def pool_config(scenario: Scenario, policy_set: PolicySet) -> PoolConfig:
+    """The one pool of a simulation."""
     queue = scenario.queue
     return PoolConfig(
         name=POOL,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from designer.simulator.policies import make_policy_set
 from designer.simulator.results import OUTCOMES, SimulationResult
 from designer.simulator.scenario import ScenarioError
-from designer.simulator.world import simulate
+from designer.simulator.world import pool_config, simulate
 from gateway.core.commands import Cancel, Command, Dispatch
+from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import ClientLeft, Event, MetricsScraped, RequestArrived, RequestEnded, Ticked
 from policies.loader import builtin_names
 from tests.support.small_scenario import by_hand, small_scenario
@@ -60,16 +62,16 @@ class Recorder:
     """Keeps every event with its commands."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Event, list[Command]]] = []
+        self.heard: list[tuple[Event, list[Command], dict[str, int]]] = []
 
-    def __call__(self, event: Event, commands: Sequence[Command]) -> None:
-        self.heard.append((event, list(commands)))
+    def __call__(self, event: Event, commands: Sequence[Command], counts_read: Mapping[str, int]) -> None:
+        self.heard.append((event, list(commands), dict(counts_read)))
 
     def events(self, kind: type) -> list[Any]:
-        return [event for event, _ in self.heard if isinstance(event, kind)]
+        return [event for event, _, _ in self.heard if isinstance(event, kind)]
 
     def commands(self, kind: type) -> list[Any]:
-        return [command for _, commands in self.heard for command in commands if isinstance(command, kind)]
+        return [command for _, commands, _ in self.heard for command in commands if isinstance(command, kind)]
 
 
 def test_times_of_one_request_by_hand(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_answers_that_do_not_stream_show_no_token_before_the_end() -> None:
     recorder = Recorder()
     result = simulate(small_scenario(workload={"stream_fraction": 0.0}), "least_tokens", 1, sink=recorder)
     assert outcomes(result) == {"completed"}
-    assert {type(event).__name__ for event, _ in recorder.heard}.isdisjoint({"FirstTokenSeen"})
+    assert {type(event).__name__ for event, _, _ in recorder.heard}.isdisjoint({"FirstTokenSeen"})
     assert np.all(result.first_token < result.finished)
 
 
@@ -215,6 +217,20 @@ def test_what_the_worker_reports_is_the_truth() -> None:
     for event in recorder.events(RequestEnded):
         index = int(event.request_id[1:])
         assert (event.num_prompt_tokens, event.num_output_tokens) == (result.prompt[index], result.output[index])
+
+
+@pytest.mark.parametrize("spec", ["random", "joint/head_room", "expert", "power_of_two", "prefix_affinity"])
+def test_a_fresh_dispatcher_given_the_same_file_and_events_decides_the_same(spec: str) -> None:
+    recorder, scenario = Recorder(), small_scenario(clients={"timeout_seconds": 8.0})
+    simulate(scenario, spec, 5, sink=recorder)
+    counts: dict[str, int] = {}
+    fresh = Dispatcher([pool_config(scenario, make_policy_set(spec, 5))], output_tokens=counts)
+    decided = 0
+    for event, commands, counts_read in recorder.heard:
+        counts.update(counts_read)
+        assert fresh.handle(event) == commands
+        decided += len(commands)
+    assert decided >= 80
 
 
 def test_an_empty_run_is_an_error() -> None:
