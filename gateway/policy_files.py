@@ -305,6 +305,7 @@ async def check(specs: Sequence[PolicySpec], settings: PolicySection, originals:
         raise PolicyRefusedError(f"the check did not end within {settings.check_seconds:g} s") from None
     finally:
         _kill_group(process)
+        await process.communicate()  # reaps it and reads its pipes to their ends, so that nothing of it remains
     if process.returncode:
         raise PolicyRefusedError(_in_original_names(_complaint(process.returncode, out, err), originals))
 
