@@ -86,6 +86,11 @@ class Dispatcher:
             PolicySetReplaced: self._replaced,
             Ticked: self._ticked,
         }
+        self._checks: dict[type, Callable[[Any], None]] = {
+            RequestArrived: self._check_id,
+            WorkerJoined: self._check_pool,
+            PolicySetReplaced: self._check_pool,
+        }
 
     # --- for the runner ---
 
@@ -124,7 +129,14 @@ class Dispatcher:
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event) -> list[Command]:
-        """Take in one event; the commands are to be carried out in their order."""
+        """Take in one event; the commands are to be carried out in their order.
+
+        Raises:
+            ValueError: a request's id is in flight already, or the pool is not configured. Nothing has changed then.
+        """
+        handler = self._handlers[type(event)]
+        if (check := self._checks.get(type(event))) is not None:
+            check(event)
         now = event.time
         if now < self.now:
             now = self.now
@@ -134,18 +146,24 @@ class Dispatcher:
         self._out = out
         self._decisions.begin(now, out)
         self._pass_time(now)
-        self._handlers[type(event)](event, now)
+        handler(event, now)
         while self._to_offer:
             self._offer(self._to_offer.pop(), now)
             if not self._to_offer:
                 self._pass_time(now)
         return out
 
+    def _check_id(self, event: RequestArrived) -> None:
+        if event.request_id in self._requests:
+            raise ValueError(f"request_id {event.request_id!r} is in flight already; the runner must make it unique")
+
+    def _check_pool(self, event: WorkerJoined | PolicySetReplaced) -> None:
+        if event.pool not in self._pools:
+            raise ValueError(f"pool {event.pool!r} is not configured; known: {', '.join(self._pools)}")
+
     # --- requests ---
 
     def _arrived(self, event: RequestArrived, now: float) -> None:
-        if event.request_id in self._requests:
-            raise ValueError(f"request_id {event.request_id!r} is in flight already; the runner must make it unique")
         pool = self._pool_by_model.get(event.model, self._default_pool)
         if pool is None or not pool.serves(event.model):
             self._out.append(Reject(event.request_id, "unknown_model"))
@@ -356,7 +374,7 @@ class Dispatcher:
     # --- workers ---
 
     def _joined(self, event: WorkerJoined, now: float) -> None:
-        pool = self._pool(event.pool)
+        pool = self._pools[event.pool]
         if event.worker_id in self._worker_pools:
             self._remove(event.worker_id)
         self._worker_pools[event.worker_id] = pool
@@ -407,16 +425,10 @@ class Dispatcher:
             return None
         return pool, pool.workers[worker_id]
 
-    def _pool(self, name: str) -> PoolState:
-        try:
-            return self._pools[name]
-        except KeyError:
-            raise ValueError(f"pool {name!r} is not configured; known: {', '.join(self._pools)}") from None
-
     # --- policies and time ---
 
     def _replaced(self, event: PolicySetReplaced, now: float) -> None:
-        pool = self._pool(event.pool)
+        pool = self._pools[event.pool]
         self._decisions.replace(pool, event.policy_set)
         self._to_offer.append(pool)
 

@@ -70,6 +70,9 @@ class VariantScaling:
         self.asked = target
         return target
 
+    def figures(self) -> tuple[object, ...]:
+        return (self.asked, self._since, tuple(self._starting), tuple(self._wishes))
+
     def _damped(self, now: float, current: int, since: float) -> int:
         """The wishes that have been held for long enough to count."""
         least = min(self._within(now, self._config.up_delay_seconds))
@@ -107,6 +110,10 @@ class Scaling:
     @property
     def num_starting(self) -> int:
         return sum(variant.num_starting for variant in self.variants.values())
+
+    def figures(self) -> list[object]:
+        """All of it, for the state digest."""
+        return [self._due, [(name, *variant.figures()) for name, variant in self.variants.items()]]
 
     @property
     def next_due(self) -> float | None:
