@@ -18,6 +18,7 @@ from gateway.errors import StartError, one_line
 log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
+_STOP_SECONDS = 3.0
 
 
 @asynccontextmanager
@@ -42,9 +43,17 @@ async def mock_workers(settings: MockSection) -> AsyncIterator[tuple[str, ...]]:
     finally:
         if relay:
             relay.cancel()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Time to write what the workers recorded, then none."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(process.pid, number)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await process.wait()
 
 
 def _options(settings: MockSection) -> list[str]:
