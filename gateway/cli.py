@@ -36,7 +36,6 @@ AdminOption = Annotated[
 ]
 TokenOption = Annotated[str | None, typer.Option("--token", envvar="RANVIER_ADMIN_TOKEN", help="Its admin token.")]
 PoolOption = Annotated[str | None, typer.Option("--pool", help="Needed when there is more than one.")]
-PortOption = Annotated[int | None, typer.Option(min=0, max=65_535)]
 _ADMIN = "http://127.0.0.1:9000"
 
 
@@ -127,6 +126,26 @@ def mock_worker(context: typer.Context) -> None:
     from gateway.mockworker.command import main as mock_main
 
     raise typer.Exit(mock_main(context.args))
+
+
+@app.command("replay-log", epilog="Example: gateway replay-log events/events-20261122T152004.000000Z-000001.jsonl")
+def replay_log(
+    file: Annotated[Path, typer.Argument(help="A file of the log; its run is replayed whole.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Replay an event log into a fresh dispatcher, and say whether every decision is the same, bit for bit.
+
+    The policies that ran are in the log, and run again.
+    """
+    from dataclasses import asdict
+
+    from gateway.telemetry.event_log import replay_log as replayed
+
+    result = replayed(file)
+    if as_json:
+        return _print_json({"identical": True, **asdict(result)})
+    typer.echo(f"identical: {result.events} events, {result.dispatches} dispatches, {result.files} file(s)")
+    return None
 
 
 @policy_app.command("list", epilog="Example: gateway policy list --json")

@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
@@ -33,9 +34,10 @@ from gateway.http.data_plane import DataPlane
 from gateway.policy_files import PolicyFiles
 from gateway.replicas.mock_workers import mock_workers
 from gateway.replicas.process import ProcessReplicas
-from gateway.runtime import Clock, Runtime
+from gateway.runtime import Clock, EventSink, Runtime
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
 from gateway.telemetry.decisions import Decisions
+from gateway.telemetry.event_log import EventLog
 from gateway.telemetry.log_file import LogFile
 from gateway.telemetry.loop_lag import measure_lag
 from gateway.telemetry.metrics import GatewayMetrics
@@ -141,9 +143,18 @@ class Gateway:
             write = logs.write
         decisions = Decisions(self.dispatcher.pools, settings.max_per_second, settings.keep, write)
         stack.callback(decisions.close)
-        sinks = [self.metrics.event_handled, decisions.event_handled]
+        sinks: list[EventSink] = [self.metrics.event_handled, decisions.event_handled]
+        if self.config.event_log.dir:
+            sinks.insert(0, self._open_event_log(stack, self.config.path(self.config.event_log.dir)))
         self.runtime.event_log = sink_of(sinks)
         return decisions
+
+    def _open_event_log(self, stack: AsyncExitStack, folder: Path) -> EventSink:
+        pools, seed = pool_configs(self.config), self.config.policy.seed
+        events = EventLog(self.dispatcher, pools, seed, folder, self.config.event_log)
+        stack.callback(events.close)
+        self.metrics.add_collector(events.collect)
+        return events.event_handled
 
     async def _start_admin(self, stack: AsyncExitStack, decisions: Decisions) -> int:
         plane = ControlPlane(

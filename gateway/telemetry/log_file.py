@@ -22,6 +22,7 @@ class LogFile:
     """Numbered files ``PREFIX-000001.jsonl`` in a directory, the next one begun at ``max_file_bytes``.
 
     Args:
+        family: what the names of all files begin with that ``max_files`` counts together; empty: the prefix.
         head: the first line of each file, without its line break; called when a file is begun.
         gap: the line that stands for so many lost ones.
         max_files: with one more, the oldest is deleted.
@@ -32,13 +33,15 @@ class LogFile:
         self,
         folder: Path,
         prefix: str,
+        family: str = "",
         head: Callable[[int], bytes | None] = lambda number: None,
         gap: Callable[[int], bytes] = lambda lost: b'{"lost_records":%d}' % lost,
         max_file_bytes: int = 64 * 1024 * 1024,
         max_files: int = 16,
         max_lines: int = 100_000,
     ) -> None:
-        self._folder, self._prefix, self._head, self._gap = folder, prefix, head, gap
+        self._folder, self._prefix, self._family = folder, prefix, family or prefix
+        self._head, self._gap = head, gap
         self._max_file_bytes, self._max_files, self._max_lines = max_file_bytes, max_files, max_lines
         self._lines: list[bytes] = []
         self._lost = 0
@@ -49,7 +52,10 @@ class LogFile:
         """Handed over and not lost."""
         self.num_lost = 0
         self.last_error = ""
-        self._open_next()
+        try:
+            self._open_next()
+        except OSError as error:
+            raise StartError(f"{self.path}: cannot be written: {error.strerror}; name a writable directory") from None
         self._thread = threading.Thread(target=self._run, name=f"write {prefix}", daemon=True)
         self._thread.start()
 
@@ -113,7 +119,7 @@ class LogFile:
         head = self._head(self._number)
         if head is not None:
             self._size = self._file.write(head + b"\n")
-        for old in sorted(self._folder.glob(f"{self._prefix}-*.jsonl"))[: -self._max_files]:
+        for old in sorted(self._folder.glob(f"{self._family}-*.jsonl"))[: -self._max_files]:
             old.unlink(missing_ok=True)
 
     def _last_number(self) -> int:

@@ -1,0 +1,166 @@
+"""The event log on disk, written while the gateway runs and replayed by ``gateway replay-log``.
+
+A run of the gateway writes ``events-START-000001.jsonl`` and its continuations; every file begins with a header.
+The format of the lines is ``gateway.core.event_log``'s. Prompts are never in it; policies' sources are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from gateway.config import EventLogSection
+from gateway.core.commands import Command, Dispatch
+from gateway.core.dispatcher import Dispatcher
+from gateway.core.event_log import (
+    DivergenceError,
+    LogFormatError,
+    LogGapError,
+    Recorder,
+    SetLoader,
+    encode_gap,
+    encode_header,
+    replay,
+)
+from gateway.core.events import Event
+from gateway.core.policy_set import PolicySet, PolicySource
+from gateway.core.pool import PoolConfig
+from gateway.errors import GatewayError
+from gateway.telemetry.log_file import LogFile
+from policies.loader import PolicyLoadError, PolicySpec, load_source
+
+_FAMILY = "events"
+
+
+class ReplayError(GatewayError):
+    """The log cannot be replayed, or the replay decided otherwise."""
+
+
+class EventLog:
+    """An ``EventSink``. Made before the dispatcher's first event."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, pools: Sequence[PoolConfig], seed: int, folder: Path, settings: EventLogSection
+    ) -> None:
+        self._recorder = Recorder(dispatcher)
+        self._header = encode_header(pools, seed)
+        self._run = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._last_number = 0
+        self.file = LogFile(
+            folder,
+            f"{_FAMILY}-{self._run}",
+            family=_FAMILY,
+            head=self._head,
+            gap=lambda lost: orjson.dumps(encode_gap(self._last_number, lost)),
+            max_file_bytes=settings.max_file_bytes,
+            max_files=settings.max_files,
+            max_lines=settings.max_buffered_records,
+        )
+
+    def event_handled(self, event: Event, reads: Mapping[str, int], commands: Sequence[Command]) -> None:
+        for record in self._recorder.records(event, commands):
+            self.file.write(orjson.dumps(record))
+            self._last_number = record[0]
+
+    def close(self) -> None:
+        self.file.close()
+
+    def collect(self) -> Iterable[Metric]:
+        """For the metrics page."""
+        yield CounterMetricFamily("ranvier_event_log_records", "Records kept.", self.file.num_lines)
+        yield CounterMetricFamily("ranvier_event_log_lost_records", "The disk was too slow.", self.file.num_lost)
+
+    def _head(self, part: int) -> bytes:
+        return orjson.dumps({**self._header, "run": self._run, "part": part})
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A log that was replayed to its end with the same decisions."""
+
+    files: int
+    events: int
+    commands: int
+    dispatches: int
+
+
+def replay_log(path: Path) -> Replayed:
+    """Replays the run that ``path``, one of its files, belongs to, from its first event.
+
+    Raises:
+        ReplayError: one line: no such log, a gap, or where a decision differs.
+    """
+    header = _header(path)
+    parts = _parts(path, str(header["run"]))
+    num_events = num_commands = num_dispatches = 0
+    try:
+        for _, commands in replay(header, _records(parts), loader_of(int(header["seed"]))):
+            num_events += 1
+            num_commands += len(commands)
+            num_dispatches += sum(type(command) is Dispatch for command in commands)
+    except (LogFormatError, LogGapError, PolicyLoadError) as error:
+        raise ReplayError(f"{path}: cannot be replayed beyond event {num_events}: {error}") from None
+    except DivergenceError as error:
+        raise ReplayError(f"{path}: NOT identical: {error}") from None
+    return Replayed(len(parts), num_events, num_commands, num_dispatches)
+
+
+def loader_of(seed: int) -> SetLoader:
+    """Makes logged policy sets again, from the sources in the log, with the generators they had."""
+
+    def load(pool: str, generation: int, sources: tuple[PolicySource, ...]) -> PolicySet:
+        loaded = [
+            load_source(
+                source.source.encode(),
+                PolicySpec(source.name, source.slots, source.params, source.policy_hash),
+                Random(f"{seed}/{generation}/{index}"),
+                path=f"{pool}/{generation}/{source.name}.py",
+                name=source.name,
+            )
+            for index, source in enumerate(sources)
+        ]
+        return PolicySet.of(loaded, generation)
+
+    return load
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            header = orjson.loads(file.readline())
+        if not isinstance(header, dict) or not {"run", "part", "seed"} <= header.keys():
+            raise ReplayError(f"{path}: is no event log: its first line is not a header")
+    except OSError as error:
+        raise ReplayError(f"{path}: cannot be read: {error.strerror}; name a file of an event log") from None
+    except orjson.JSONDecodeError:
+        raise ReplayError(f"{path}: is no event log: its first line is not a header") from None
+    return header
+
+
+def _parts(path: Path, run: str) -> list[Path]:
+    """All files of the run, in order. ReplayError when the first is gone."""
+    found = sorted(path.parent.glob(f"{_FAMILY}-{run}-*.jsonl")) or [path]
+    if _header(found[0])["part"] != 1:
+        raise ReplayError(f"{path}: the run's first file is gone; a larger event_log.max_files keeps it")
+    return found
+
+
+def _records(parts: Sequence[Path]) -> Iterator[list[Any]]:
+    for path in parts:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if number == 1:
+                    continue  # the header
+                if not line.endswith(b"\n"):
+                    return  # the gateway was killed while it wrote
+                try:
+                    yield orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    raise LogFormatError(f"{path.name} line {number} is not JSON: {error}") from None
