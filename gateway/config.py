@@ -144,7 +144,6 @@ class ReplicasSection(Section):
     command: tuple[str, ...] = ()
     """Arguments with ``{port}`` and ``{replica}``; empty: replicas are only asked for, in log and metrics."""
     start_seconds: Seconds = 600.0
-    drain_seconds: Seconds = 300.0
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicasSection:
@@ -345,7 +344,7 @@ def validated(model: type[SectionT], tables: Mapping[str, Any], where: str) -> S
     try:
         return model.model_validate(tables)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
+        errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")  # typos first
         rest = "" if len(errors) == 1 else f" (and {len(errors) - 1} more)"
         raise ConfigError(f"{where}: {_describe(errors[0], model, tables)}{rest}") from None
 

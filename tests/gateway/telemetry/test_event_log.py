@@ -1,0 +1,114 @@
+"""The event log as files: what a gateway wrote is replayed to the same decisions, and damage is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import orjson
+import pytest
+
+from gateway.config import EventLogSection
+from gateway.core.dispatcher import Dispatcher
+from gateway.core.events import ClientLeft, Event, PolicySetReplaced, RequestArrived, RequestEnded, Ticked, WorkerJoined
+from gateway.core.policy_set import PolicySet
+from gateway.core.pool import PoolConfig
+from gateway.telemetry.event_log import EventLog, ReplayError, replay_log
+from policies.loader import load_policies, parse_specs
+
+SEED = 7
+
+
+def policy_set(generation: int, text: str) -> PolicySet:
+    return PolicySet.of(load_policies(parse_specs(text), SEED, generation), generation)
+
+
+def run(folder: Path, num_requests: int = 50, **settings: int) -> Path:
+    """Logs a small busy day of two workers under three policy sets, two of them random; the last file."""
+    pools = [PoolConfig("p")]
+    dispatcher = Dispatcher(pools)
+    log = EventLog(dispatcher, pools, SEED, folder, EventLogSection(**settings))
+    rng = Random(1)
+
+    def tell(event: Event) -> None:
+        log.event_handled(event, {}, dispatcher.handle(event))
+
+    tell(PolicySetReplaced(0.0, "p", policy_set(1, "random")))
+    for name in "ab":
+        tell(WorkerJoined(0.0, name, "p"))
+    for number in range(num_requests):
+        now = number / 10
+        if number == num_requests // 2:
+            tell(PolicySetReplaced(now, "p", policy_set(2, "power_of_two+shortest_prompt_first")))
+        tell(RequestArrived(now, f"r{number}", "m", num_prompt_bytes=rng.randrange(4000)))
+        if number % 3:
+            tell(RequestEnded(now, f"r{number - 1}", "completed", rng.randrange(100)))
+        elif number:
+            tell(ClientLeft(now, f"r{number - 1}"))
+        tell(Ticked(now))
+    log.close()
+    return log.file.path
+
+
+def test_the_same_decisions_bit_for_bit(tmp_path: Path) -> None:
+    result = replay_log(run(tmp_path))
+    assert (result.files, result.events, result.dispatches) == (1, 153, 50)
+
+
+def test_a_run_in_several_files_is_replayed_from_any_of_them(tmp_path: Path) -> None:
+    pools = [PoolConfig("p")]
+    dispatcher = Dispatcher(pools)
+    log = EventLog(dispatcher, pools, SEED, tmp_path, EventLogSection(max_file_bytes=65_536))
+    for number in range(3_000):
+        event = Ticked(float(number))
+        log.event_handled(event, {}, dispatcher.handle(event))
+        if number % 1_000 == 999:
+            log.file._flush()
+    log.close()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 1
+    assert replay_log(files[-1]).events == 3_000
+    files[0].unlink()
+    with pytest.raises(ReplayError, match="first file is gone"):
+        replay_log(files[-1])
+
+
+def test_a_decision_that_was_changed_is_found(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    lines = path.read_bytes().splitlines()
+    index = next(i for i, line in enumerate(lines) if b'"Dispatch"' in line and b'"r30"' in line)
+    record = orjson.loads(lines[index])
+    record[3][0][2] = "b" if record[3][0][2] == "a" else "a"
+    lines[index] = orjson.dumps(record)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(ReplayError, match="NOT identical: event .* RequestArrived"):
+        replay_log(path)
+
+
+def test_a_missing_line_is_found(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join(lines[:20] + lines[21:]) + b"\n")
+    with pytest.raises(ReplayError, match="cannot be replayed beyond event 19: record 20 is missing"):
+        replay_log(path)
+
+
+def test_a_marked_gap_ends_the_replay(tmp_path: Path) -> None:
+    path = run(tmp_path, max_buffered_records=40)
+    with pytest.raises(ReplayError, match="beyond event 40: .* were not kept"):
+        replay_log(path)
+
+
+def test_a_line_that_was_cut_by_a_kill_is_no_fault(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    path.write_bytes(path.read_bytes()[:-10])
+    assert replay_log(path).events == 152
+
+
+@pytest.mark.parametrize("text", [b"", b"{}\n", b"not json\n", b"[1]\n"])
+def test_what_is_no_log_is_told(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(text)
+    with pytest.raises(ReplayError, match=r"x\.jsonl: is no event log"):
+        replay_log(tmp_path / "x.jsonl")
+    with pytest.raises(ReplayError, match="cannot be read"):
+        replay_log(tmp_path / "nowhere")

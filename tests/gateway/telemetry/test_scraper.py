@@ -1,0 +1,129 @@
+"""The scraper against scripted workers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.config import ScrapeSection, WorkerSection
+from gateway.core.events import Event, MetricsScraped, WorkerHealthChanged, WorkerMetrics
+from gateway.telemetry.scraper import Scraper
+from tests.support.fake_vllm import FakeVllm, answer, error
+
+QUICK = ScrapeSection(
+    interval_seconds=0.02,
+    timeout_seconds=0.2,
+    health_interval_seconds=0.02,
+    health_timeout_seconds=0.2,
+    unhealthy_after=2,
+)
+
+
+class Seen:
+    """What the scraper told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.joins: list[tuple[WorkerSection, tuple[str, ...], WorkerMetrics | None]] = []
+        self.scrapes: list[bool] = []
+
+    def joined(self, worker: WorkerSection, models: tuple[str, ...], metrics: WorkerMetrics | None) -> None:
+        self.joins.append((worker, models, metrics))
+
+    def scraped(self, worker_id: str, ok: bool) -> None:
+        self.scrapes.append(ok)
+
+    def health_changed(self, worker_id: str, healthy: bool) -> None:
+        return
+
+    def healths(self) -> list[bool]:
+        return [e.healthy for e in self.events if isinstance(e, WorkerHealthChanged)]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def watching(*urls: str, settings: ScrapeSection = QUICK) -> AsyncIterator[tuple[Seen, Scraper]]:
+    seen = Seen()
+    scraper = Scraper(seen.events.append, time.monotonic, seen.joined, settings, seen)
+    for url in urls:
+        scraper.watch(WorkerSection(url=url, pool="p"))
+    try:
+        yield seen, scraper
+    finally:
+        await scraper.close()
+
+
+async def test_a_worker_joins_at_its_first_answer_with_models_and_sizes() -> None:
+    async with FakeVllm(model="llama") as worker, watching(worker.url) as (seen, scraper):
+        await seen.until(lambda: any(isinstance(e, MetricsScraped) for e in seen.events))
+        ((joined, models, metrics),) = seen.joins
+        assert joined.url == worker.url and models == ("llama",)
+        assert metrics is not None and metrics.num_requests_running == 0
+        scraped = next(e for e in seen.events if isinstance(e, MetricsScraped))
+        assert scraped.taken_at <= scraped.time
+        assert scraper.sights[joined.worker_id].last_error == ""
+
+
+async def test_an_unreachable_worker_is_told_once_and_joins_when_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+    async with FakeVllm() as worker:
+        await worker.stop()
+        async with watching(worker.url) as (seen, scraper):
+            with caplog.at_level(logging.WARNING):
+                await seen.until(lambda: len(seen.scrapes) > 4)
+            assert [r.getMessage() for r in caplog.records] == ["worker cannot be reached yet; trying on"]
+            assert "ConnectError" in next(iter(scraper.sights.values())).last_error
+            await worker.listen()
+            await seen.until(lambda: seen.joins)
+
+
+async def test_health_changes_after_so_many_failures_and_comes_back() -> None:
+    async with FakeVllm() as worker, watching(worker.url) as (seen, _):
+        await seen.until(lambda: seen.joins)
+        healthy = worker.routes["/health"]
+        worker.routes["/health"] = error(503)
+        await seen.until(lambda: seen.healths() == [False])
+        worker.routes["/health"] = healthy
+        await seen.until(lambda: seen.healths() == [False, True])
+        assert len(seen.joins) == 1
+
+
+async def test_a_worker_that_hangs_is_unhealthy_and_delays_no_other() -> None:
+    stuck = answer(delay=30)
+    async with FakeVllm() as slow, FakeVllm() as quick, watching(slow.url, quick.url) as (seen, _):
+        await seen.until(lambda: len(seen.joins) == 2)
+        slow.routes["/health"] = slow.routes["/metrics"] = stuck
+        await seen.until(lambda: seen.healths() == [False])
+        before = len(quick.all_requests)
+        await seen.until(lambda: len(quick.all_requests) > before + 5)
+
+
+async def test_a_server_without_metrics_and_health_pages_joins_as_well() -> None:
+    routes = {"/metrics": error(404), "/health": error(404), "/v1/models": answer(b"what?")}
+    async with FakeVllm(routes=routes) as worker, watching(worker.url) as (seen, _):
+        await seen.until(lambda: seen.joins)
+        assert seen.joins[0][1:] == ((), None)
+
+
+async def test_a_forgotten_worker_is_not_asked_again() -> None:
+    async with FakeVllm() as worker, watching(worker.url) as (seen, scraper):
+        await seen.until(lambda: seen.joins)
+        await scraper.forget(next(iter(scraper.sights)))
+        await asyncio.sleep(0.03)
+        before = len(worker.all_requests)
+        await asyncio.sleep(0.1)
+        assert len(worker.all_requests) == before
+
+
+async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with FakeVllm() as worker, watching(worker.url) as (seen, _):
+        await seen.until(lambda: seen.joins)
