@@ -1,0 +1,163 @@
+"""One proposer spending one budget: batches of candidates, each batch thinned out over more and more train seeds.
+
+Successive halving (Jamieson and Talwalkar, AISTATS 2016): all of a batch on one seed, the better part on more, the
+best on all. The seeds rotate with the batch, so that no seed decides for ever which candidates live. The unit of the
+budget is one policy on one seed; what failed is paid for too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from designer.evaluations import Evaluator, Job, scores_by_seed
+from designer.ledger import CandidateRecord, Ledger
+from designer.proposers.protocol import History, Outcome, Proposal, Proposer, log_ratio
+from designer.subject import Subject, subject_of_source
+from policies.conformance import check_source
+
+BATCH = 12
+"""Candidates a batch."""
+_KEEP = 3
+"""One of so many goes on to the next rung."""
+_NEAR = math.log(1.05)
+"""What is worse than the best so far by more than this is not tried on more seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """For a progress line and the report's best-so-far curve."""
+
+    arm: str
+    spent: int
+    budget: int
+    best_effect: float | None
+    """Log-ratio of the incumbent to the reference on the seeds it has; below 0 is better."""
+    num_candidates: int
+
+
+class Arm:
+    """Runs one proposer to the end of its budget, and keeps its history."""
+
+    def __init__(
+        self,
+        name: str,
+        proposer: Proposer,
+        budget: int,
+        train_seeds: Sequence[int],
+        reference: Mapping[int, float],
+        evaluator: Evaluator,
+        ledger: Ledger,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.name = name
+        self.spent = 0
+        self.curve: list[tuple[int, float]] = []
+        """(simulations spent, log-ratio of the incumbent) after each rung."""
+        self._proposer = proposer
+        self._budget = budget
+        self._seeds = tuple(train_seeds)
+        self._reference = reference
+        self._evaluator = evaluator
+        self._ledger = ledger
+        self._on_progress = on_progress
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def history(self) -> History:
+        return History(self._reference, tuple(self._outcomes))
+
+    def run(self) -> None:
+        """Spend the whole budget."""
+        generation = 0
+        while self.spent < self._budget:
+            self._generation(generation)
+            generation += 1
+
+    def finalists(self, count: int) -> list[Outcome]:
+        """The best of those that beat the reference, best first; a candidate tried on one seed alone comes last."""
+        history = self.history
+        scored = [(len(o.scores) < 2, history.effect(o), o) for o in self._distinct() if o.status == "scored"]
+        better = sorted((entry for entry in scored if entry[1] < 0), key=lambda entry: entry[:2])
+        return [outcome for _, _, outcome in better[:count]]
+
+    def _distinct(self) -> list[Outcome]:
+        return list({outcome.proposal.candidate_hash: outcome for outcome in self._outcomes}.values())
+
+    def _generation(self, generation: int) -> None:
+        first = len(self._outcomes)
+        for _ in range(min(BATCH, self._budget - self.spent)):
+            self._propose(generation)
+        alive = list(range(first, len(self._outcomes)))
+        turn = generation % len(self._seeds)
+        seeds = [*self._seeds[turn:], *self._seeds[:turn]]
+        done = 0
+        for upto in _rungs(len(seeds)):
+            self._try(alive, seeds[done:upto])
+            alive = self._survivors(alive)
+            done = upto
+
+    def _propose(self, generation: int) -> None:
+        proposal = self._proposer.propose(self.history)
+        number = len(self._outcomes)
+        self._ledger.add_subject(_subject(proposal))
+        self._ledger.add_candidate(CandidateRecord(self.name, number, proposal, self._proposer.name, generation))
+        self._outcomes.append(Outcome(proposal))
+
+    def _try(self, alive: Sequence[int], seeds: Sequence[int]) -> None:
+        """Candidate by candidate, as far as the budget goes: better some on all the seeds than all on some."""
+        jobs: list[tuple[int, Job]] = []
+        for index in alive:
+            wanted = [(index, Job(_subject(self._outcomes[index].proposal), seed)) for seed in seeds]
+            jobs += wanted[: self._budget - self.spent - len(jobs)]
+        self._refuse([(index, job) for index, job in jobs if not self._outcomes[index].scores])
+        runnable = [(index, job) for index, job in jobs if self._outcomes[index].status != "failed"]
+        self.spent += len(jobs)
+        records = self._evaluator.run("train", [job for _, job in runnable])
+        for index in dict.fromkeys(index for index, _ in runnable):
+            mine = [record for (at, _), record in zip(runnable, records, strict=True) if at == index]
+            self._learn(index, scores_by_seed(mine), next((r.reason for r in mine if r.status == "failed"), ""))
+        self._report()
+
+    def _refuse(self, jobs: Sequence[tuple[int, Job]]) -> None:
+        """What breaks the static rules is not run; it has cost its simulation."""
+        for index, job in jobs:
+            violations = check_source(job.subject.parts[0].source)
+            if violations:
+                self._evaluator.fail("train", job, f"breaks the contract: line {violations[0]}")
+                self._learn(index, {}, f"breaks the contract: line {violations[0]}")
+
+    def _learn(self, index: int, scores: Mapping[int, float], failure: str) -> None:
+        before = self._outcomes[index]
+        if failure:
+            self._outcomes[index] = replace(before, status="failed", reason=failure)
+        elif scores:
+            self._outcomes[index] = replace(before, status="scored", scores={**before.scores, **scores})
+
+    def _survivors(self, alive: Sequence[int]) -> list[int]:
+        """The best third, of those that are near the best so far."""
+        history = self.history
+        best = history.incumbent()
+        if best is None:
+            return []
+        bar = log_ratio(best.scores, self._reference) + _NEAR
+        effects = {i: history.effect(self._outcomes[i]) for i in alive if self._outcomes[i].status == "scored"}
+        ranked = sorted((effect, i) for i, effect in effects.items() if effect <= bar)
+        return [i for _, i in ranked[: math.ceil(len(alive) / _KEEP)]]
+
+    def _report(self) -> None:
+        best = self.history.incumbent()
+        effect = None if best is None else log_ratio(best.scores, self._reference)
+        if effect is not None:
+            self.curve.append((self.spent, effect))
+        self._on_progress(Progress(self.name, self.spent, self._budget, effect, len(self._outcomes)))
+
+
+def _rungs(num_seeds: int) -> list[int]:
+    """After how many seeds a batch is thinned out: 1, 3, 8 for eight."""
+    return sorted({1, min(3, num_seeds), num_seeds})
+
+
+def _subject(proposal: Proposal) -> Subject:
+    return subject_of_source(proposal.source, f"candidate-{proposal.candidate_hash[:12]}")

@@ -1,0 +1,280 @@
+"""Where candidates run: pools of warm parents that fork one confined, killable child for each evaluation.
+
+Two tiers. ``evaluate`` runs policy and simulation in one child: fast, and what a search works with. ``verify`` runs
+them in two children in lockstep, so that the policy sees the contract's values and nothing else, and compares the
+decisions with the first tier's: what is reported, compared or sealed comes from there. Whatever a candidate does, the
+answer is an ``Evaluation``; the pool is never broken by it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from designer.confinement import Limits
+from designer.simulator.scenario import Scenario
+from designer.subject import Subject
+from designer.wire import WireError, receive, send
+
+Tier = Literal["together", "lockstep"]
+_SIMULATION, _POLICY = "designer.work_simulation", "designer.work_policy"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
+    "from designer.warm import main; main(int(sys.argv[1]), sys.argv[2])"
+)
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_START_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
+"""Beyond a job's deadline, before its warm parent itself is taken for lost."""
+
+
+class SandboxError(Exception):
+    """The sandbox itself does not work; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One policy on one seed: the unit of a search's budget."""
+
+    subject: Subject
+    seed: int
+    tier: Tier = "together"
+    expected_decisions: str = ""
+    """``Evaluation.decisions`` of the other tier, which these must equal; empty: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one simulation gave, or why it gave nothing."""
+
+    task: Task
+    status: Literal["scored", "failed"]
+    score: float | None = None
+    """The scenario's objective; lower is better."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    decisions: str = ""
+    """Digest of every dispatch and end; equal decisions give equal digests."""
+    policy_hashes: tuple[str, ...] = ()
+    """The loader's identity of each module, parameters included."""
+    reason: str = ""
+    wall_seconds: float = 0.0
+
+
+class _WarmParent:
+    """One warm process and the socket to it. Not for two threads at a time."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), self._role, json.dumps(sys.path)],
+                pass_fds=(theirs.fileno(),),
+                env=_ONE_THREAD,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._sock = ours
+        ours.settimeout(_START_SECONDS)
+        try:
+            receive(ours)
+        except (WireError, TimeoutError) as error:
+            self.stop()
+            raise SandboxError(f"a sandbox process ({self._role}) does not start: {error}") from None
+
+    def begin(self, job: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Hand over a job; a warm parent that has died is replaced first."""
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()
+        if self._sock is None:
+            self.start()
+        sock = self._socket()
+        sock.settimeout(float(job["deadline_seconds"]) + _GRACE_SECONDS)
+        try:
+            send(sock, job, fds)
+        except WireError:
+            self.stop()
+
+    def finish(self) -> dict[str, Any]:
+        """The answer to the job that was begun; a warm parent that is lost is replaced for the next one."""
+        if self._sock is None:
+            return {"error": "the sandbox process was lost; it is replaced"}
+        try:
+            answer, _ = receive(self._sock)
+        except (WireError, TimeoutError) as error:
+            self.stop()
+            return {"error": f"the sandbox process was lost and is replaced: {error}"}
+        return dict(answer)
+
+    def _socket(self) -> socket.socket:
+        if self._sock is None:
+            raise SandboxError("the sandbox process has not been started")
+        return self._sock
+
+    def stop(self) -> None:
+        """Closing the socket ends it and the child it may have; a kill follows if it does not."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+class Sandbox:
+    """Evaluates policies on one scenario, ``jobs`` at a time. Use it as a context manager.
+
+    Args:
+        deadline_seconds: wall-clock limit of one simulation; processor time is limited to the same.
+        memory_bytes: address space a child may take beyond its parent's.
+    """
+
+    def __init__(
+        self, scenario: Scenario, *, jobs: int = 2, deadline_seconds: float = 120.0, memory_bytes: int = 1 << 30
+    ) -> None:
+        self._scenario = scenario.model_dump_json()
+        self._deadline = deadline_seconds
+        self._limits = Limits(cpu_seconds=deadline_seconds, memory_bytes=memory_bytes)
+        self._jobs = jobs
+        self._parents: dict[str, list[_WarmParent]] = {_SIMULATION: [], _POLICY: []}
+        self._idle: dict[str, queue.SimpleQueue[_WarmParent]] = {}
+        for role, parents in self._parents.items():
+            parents += [_WarmParent(role) for _ in range(jobs)]
+            self._idle[role] = queue.SimpleQueue()
+            for parent in parents:
+                self._idle[role].put(parent)
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="sandbox")
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process of the sandbox."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for parents in self._parents.values():
+            for parent in parents:
+                parent.stop()
+
+    def layers(self) -> tuple[str, ...]:
+        """What confines a candidate on this machine, found out by confining a child.
+
+        Raises:
+            SandboxError: not even a child that does nothing comes back.
+        """
+        answer = self._ask(_POLICY, {"work": "check", "subject": {"label": "", "parts": []}})
+        if "layers" not in answer:
+            raise SandboxError(f"the sandbox does not work here: {answer.get('error')}")
+        return tuple(answer["layers"])
+
+    def check(self, subject: Subject) -> list[str]:
+        """Violations of the policy contract, found behind the fence; empty when it keeps it."""
+        answer = self._ask(_POLICY, {"work": "check", "subject": subject.to_json()})
+        return list(answer["result"]) if "result" in answer else [str(answer.get("error"))]
+
+    def run(self, tasks: Sequence[Task], on_done: Callable[[Evaluation], None] | None = None) -> list[Evaluation]:
+        """All tasks, ``jobs`` at a time; the answers in the order of the tasks."""
+        futures = [self._threads.submit(self._one, task) for task in tasks]
+        done: list[Evaluation] = []
+        for future in futures:
+            done.append(future.result())
+            if on_done is not None:
+                on_done(done[-1])
+        return done
+
+    def evaluate(self, subject: Subject, seed: int) -> Evaluation:
+        """One simulation in the first tier."""
+        return self._one(Task(subject, seed))
+
+    def verify(self, subject: Subject, seed: int, expected_decisions: str = "") -> Evaluation:
+        """One simulation in the second tier; failed if its decisions are not the expected ones, where given."""
+        return self._one(Task(subject, seed, "lockstep", expected_decisions))
+
+    def _one(self, task: Task) -> Evaluation:
+        if task.tier == "together":
+            return _evaluation(task, self._ask(_SIMULATION, self._job("together", task)))
+        apart = _evaluation(task, self._in_lockstep(task))
+        expected = task.expected_decisions
+        if apart.status == "scored" and expected and apart.decisions != expected:
+            reason = "decided otherwise in a process of its own than beside the simulation"
+            return Evaluation(task, "failed", reason=reason, wall_seconds=apart.wall_seconds)
+        return apart
+
+    def _in_lockstep(self, task: Task) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with self._parent(_POLICY) as policy, self._parent(_SIMULATION) as simulation:
+            with ours, theirs:
+                policy.begin(self._job("host", task), [theirs.fileno()])
+                simulation.begin(self._job("lockstep", task), [ours.fileno()])
+            answer, hosted = simulation.finish(), policy.finish()
+        return {**answer, "error": hosted["error"]} if "error" in hosted and "error" in answer else answer
+
+    def _job(self, work: str, task: Task) -> dict[str, Any]:
+        job: dict[str, Any] = {"work": work, "subject": task.subject.to_json(), "seed": task.seed}
+        if work != "host":
+            job["scenario"] = self._scenario
+        return self._limited(job)
+
+    def _limited(self, job: dict[str, Any]) -> dict[str, Any]:
+        slower = 2.0 if job["work"] in ("host", "lockstep") else 1.0
+        limits = asdict(self._limits)
+        limits["cpu_seconds"] *= slower
+        return {**job, "deadline_seconds": self._deadline * slower, "limits": limits}
+
+    def _ask(self, role: str, job: dict[str, Any]) -> dict[str, Any]:
+        with self._parent(role) as parent:
+            parent.begin(self._limited(job))
+            return parent.finish()
+
+    @contextmanager
+    def _parent(self, role: str) -> Iterator[_WarmParent]:
+        parent = self._idle[role].get()
+        try:
+            yield parent
+        finally:
+            self._idle[role].put(parent)
+
+
+def _evaluation(task: Task, answer: Mapping[str, Any]) -> Evaluation:
+    wall = float(answer.get("wall_seconds", 0.0))
+    result = answer.get("result")
+    if not isinstance(result, dict):
+        return Evaluation(task, "failed", reason=str(answer.get("error", "no result")), wall_seconds=wall)
+    reason = _fault(result)
+    if reason:
+        return Evaluation(task, "failed", reason=reason, wall_seconds=wall)
+    hashes = tuple(str(identity["policy_hash"]) for identity in result["identities"])
+    score, summary, decisions = float(result["score"]), result["summary"], str(result["decisions"])
+    return Evaluation(task, "scored", score, summary, decisions, hashes, "", wall)
+
+
+def _fault(result: Mapping[str, Any]) -> str:
+    """Why a simulation that ended does not count; empty when it does."""
+    try:
+        score, summary = float(result["score"]), result["summary"]
+        failures = int(summary["num_policy_failures"])
+        [str(identity["policy_hash"]) for identity in result["identities"]]
+        str(result["decisions"])
+    except (KeyError, TypeError, ValueError) as error:
+        return f"gave a result of another form: {error!r}"
+    if not 0.0 < score < float("inf"):
+        return f"scored {score}, which is no time"
+    return f"{failures} of its answers were wrong and had to be replaced" if failures else ""

@@ -1,0 +1,209 @@
+"""From finalists to a verdict: validation on fresh seeds, one frozen test, sealed seeds drawn only then.
+
+The statistics are those of ``designer.statistics``: the unit is a seed, the effect the mean paired log-ratio. What is
+tested, against what, by which metric and margin is written to the ledger before the sealed seeds exist; they are keyed
+by the run's secret and the hash of the frozen policy. An undecided test may be doubled once, and every look spends its
+share of alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from designer.evaluations import Evaluator, Job, scores_by_seed
+from designer.ledger import FrozenRecord, Ledger, Split, seed_of
+from designer.sandbox import Tier
+from designer.statistics import PairedEffect, holm, paired_effect
+from designer.subject import Subject
+
+Verdict = Literal["better", "worse", "undecided", "nothing better"]
+_VALIDATION_ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How large the test is. The defaults are for results that are published; a demonstration may take fewer seeds."""
+
+    train_seeds: int = 8
+    validation_seeds: int = 32
+    finalists: int = 5
+    sealed_seeds: int = 64
+    margin: float = 0.02
+    """Relative: better means at least this much lower."""
+    alpha: float = 0.01
+    """Of the sealed test, over all its looks."""
+    max_looks: int = 2
+
+    def problem(self) -> str:
+        """Why no test of this size can succeed, with the fix; empty when it can."""
+        if min(self.train_seeds, self.finalists, self.max_looks) < 1 or not 0 < self.margin < 1:
+            return "train seeds, finalists and looks must be at least 1, the margin between 0 and 1"
+        least = _fewest_seeds(self.alpha / self.max_looks)
+        if self.sealed_seeds < least:
+            return f"{self.sealed_seeds} sealed seeds can never show p < {self.alpha / self.max_looks:g}; take {least}"
+        least = _fewest_seeds(_VALIDATION_ALPHA / self.finalists)
+        if self.validation_seeds < least:
+            return (
+                f"{self.validation_seeds} validation seeds cannot tell {self.finalists} finalists apart; "
+                f"take {least}, or fewer finalists"
+            )
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A policy with its metric on the seeds of a split."""
+
+    subject: Subject
+    scores: Mapping[int, float]
+    failure: str = ""
+
+
+class Judge:
+    """Validation and sealed test of one run."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        metric: str,
+        secret: str,
+        ledger: Ledger,
+        evaluator: Evaluator,
+        on_done: Callable[[str, int], None] = lambda phase, total: None,
+    ) -> None:
+        self._protocol = protocol
+        self._metric = metric
+        self._secret = secret
+        self._ledger = ledger
+        self._evaluator = evaluator
+        self._on_done = on_done
+
+    def validate(self, finalists: Sequence[Subject], baselines: Sequence[Subject]) -> FrozenRecord | None:
+        """Score on fresh seeds, pick the comparator and the winner, and freeze; None when none is better.
+
+        The comparator is the best of the baselines. A finalist goes on if it is better than the comparator with
+        a Holm-adjusted p below 0.05; of those, the best.
+        """
+        seeds = [seed_of(self._secret, "validation", n) for n in range(self._protocol.validation_seeds)]
+        scored = self.score("validation", [*finalists, *baselines], seeds)
+        ours, theirs = scored[: len(finalists)], [s for s in scored[len(finalists) :] if not s.failure]
+        if not theirs:
+            self._ledger.add_result("validation", {"error": "every baseline failed", "winner": None})
+            return None
+        comparator = min(theirs, key=lambda entry: _mean_log(entry.scores))
+        alive = [entry for entry in ours if not entry.failure]
+        effects = [effect_of(entry, comparator) for entry in alive]
+        adjusted = holm([effect.p_value for effect in effects])
+        passed = [
+            (effect.ratio, entry)
+            for entry, effect, p in zip(alive, effects, adjusted, strict=True)
+            if effect.ratio < 1.0 and p < _VALIDATION_ALPHA
+        ]
+        winner = min(passed, key=lambda pair: pair[0])[1] if passed else None
+        rows = [
+            {**effect_json(effect), "digest": entry.subject.digest, "adjusted_p": p}
+            for entry, effect, p in zip(alive, effects, adjusted, strict=True)
+        ]
+        failed = [{"digest": entry.subject.digest, "failure": entry.failure} for entry in scored if entry.failure]
+        self._ledger.add_result(
+            "validation",
+            {
+                "comparator": comparator.subject.digest,
+                "comparator_label": comparator.subject.label,
+                "finalists": rows,
+                "failed": failed,
+                "winner": None if winner is None else winner.subject.digest,
+            },
+        )
+        return None if winner is None else self._freeze(winner.subject, comparator.subject)
+
+    def _freeze(self, winner: Subject, comparator: Subject) -> FrozenRecord:
+        protocol = self._protocol
+        record = FrozenRecord(
+            digest=winner.digest,
+            comparator=comparator.digest,
+            metric=self._metric,
+            margin=protocol.margin,
+            alpha=protocol.alpha,
+            num_seeds=protocol.sealed_seeds,
+            max_looks=protocol.max_looks,
+        )
+        self._ledger.freeze(record)
+        return record
+
+    def seal(self, frozen: FrozenRecord, others: Sequence[Subject]) -> Verdict:
+        """The one test of the run; ``others`` are scored on the same seeds and reported, not tested."""
+        verdict: Verdict = "undecided"
+        for look in range(1, frozen.max_looks + 1):
+            verdict = self._look(frozen, others, look)
+            if verdict != "undecided":
+                break
+        return verdict
+
+    def _look(self, frozen: FrozenRecord, others: Sequence[Subject], look: int) -> Verdict:
+        seeds = [seed_of(self._secret, "sealed", n, frozen.digest) for n in range(frozen.num_seeds * look)]
+        winner, comparator = self._ledger.subject(frozen.digest), self._ledger.subject(frozen.comparator)
+        scored = self.score("sealed", [winner, comparator, *others], seeds)
+        failed = [entry for entry in scored[:2] if entry.failure]
+        if failed:
+            self._ledger.add_result(f"sealed {look}", {"look": look, "verdict": "worse", "error": failed[0].failure})
+            return "worse"
+        alpha = frozen.alpha / frozen.max_looks
+        effect = effect_of(scored[0], scored[1], 1.0 - alpha)
+        verdict = effect.verdict(frozen.margin) if effect.p_value < alpha else "undecided"
+        rows = [
+            {
+                **effect_json(effect_of(scored[0], other, 1.0 - alpha)),
+                "digest": other.subject.digest,
+                "label": other.subject.label,
+            }
+            for other in scored[1:]
+            if not other.failure
+        ]
+        content: dict[str, Any] = {**effect_json(effect), "look": look, "verdict": verdict, "alpha": alpha}
+        self._ledger.add_result(f"sealed {look}", {**content, "against": rows})
+        return verdict
+
+    def score(self, split: Split, subjects: Sequence[Subject], seeds: Sequence[int]) -> list[Scored]:
+        """Every policy on every seed. A policy that is not one of the package's own runs in a process of its own."""
+        jobs = [Job(subject, seed, tier_of(subject)) for seed in seeds for subject in subjects]
+        total = len(jobs)
+        records = self._evaluator.run(split, jobs, lambda: self._on_done(split, total))
+        by_subject = [records[n :: len(subjects)] for n in range(len(subjects))]
+        return [
+            Scored(subject, scores_by_seed(mine), next((r.reason for r in mine if r.status == "failed"), ""))
+            for subject, mine in zip(subjects, by_subject, strict=True)
+        ]
+
+
+def tier_of(subject: Subject) -> Tier:
+    """Where a score that counts comes from: the package's own policies need no second process."""
+    return "together" if subject.trusted else "lockstep"
+
+
+def effect_of(entry: Scored, other: Scored, confidence: float = 0.95) -> PairedEffect:
+    seeds = sorted(entry.scores.keys() & other.scores.keys())
+    return paired_effect([entry.scores[s] for s in seeds], [other.scores[s] for s in seeds], confidence)
+
+
+def effect_json(effect: PairedEffect) -> dict[str, Any]:
+    """Ratios, not logarithms; below 1 is better."""
+    return {
+        "num_seeds": effect.num_seeds,
+        "ratio": effect.ratio,
+        "t_interval": [effect.t_interval.low, effect.t_interval.high],
+        "bca_interval": [effect.bca_interval.low, effect.bca_interval.high],
+        "p_value": effect.p_value,
+    }
+
+
+def _fewest_seeds(alpha: float) -> int:
+    """With all signs alike the sign-flip p of n seeds is ``2 / 2**n``."""
+    return math.floor(math.log2(2.0 / alpha)) + 1
+
+
+def _mean_log(scores: Mapping[int, float]) -> float:
+    return sum(math.log(score) for score in scores.values()) / len(scores)

@@ -1,0 +1,308 @@
+"""A run of the designer: search, control, validation, sealed test; every step in the ledger before the next begins.
+
+A run is a function of its settings, its secret and what the simulations answer. What the ledger has is not paid for
+again, so a run that was killed goes on where it stopped and tells the same history.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from designer.arm import Arm, Progress
+from designer.evaluations import Evaluator, Job, scores_by_seed
+from designer.ledger import EvaluationRecord, Ledger, RunRecord, seed_of
+from designer.proposers.evolve import EvolveProposer
+from designer.proposers.protocol import Outcome, Proposer, log_ratio
+from designer.proposers.random import RandomProposer
+from designer.sandbox import Sandbox
+from designer.sealed import Judge, Protocol, Verdict
+from designer.simulator.scenario import Scenario
+from designer.subject import Subject, subject_of_source, subject_of_specs
+
+REFERENCE = "least_loaded+fcfs"
+"""What the search measures against, and the gateway's default."""
+BASELINES = (
+    REFERENCE,
+    "least_tokens+fcfs",
+    "least_waiting+fcfs",
+    "power_of_two+fcfs",
+    "round_robin+fcfs",
+    "random+fcfs",
+)
+"""What stands in for "what is in use": the best of them is what a winner must beat."""
+REFERENCES = ("joint/expert", "joint/head_room")
+"""Published designs: reported beside the winner, and neither seeds of the search nor its comparator unless asked."""
+_VALIDATED_BASELINES = 2
+_VERIFIED_SEEDS = 2
+"""Train seeds on which a finalist's decisions are compared between the two tiers."""
+
+
+class SearchError(Exception):
+    """A run that cannot be done; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that determines a run but its secret; stored with it."""
+
+    proposer: str = "evolve"
+    budget: int = 100
+    """Simulations of one policy on one seed that the proposer may spend; the control gets the same."""
+    seed: int = 1
+    control: bool = True
+    baselines: tuple[str, ...] = BASELINES
+    references: tuple[str, ...] = REFERENCES
+    protocol: Protocol = field(default_factory=Protocol)
+    deadline_seconds: float = 300.0
+    """Wall clock of one simulation."""
+
+    def check(self) -> Settings:
+        """Itself.
+
+        Raises:
+            SearchError: a value is out of range.
+        """
+        if self.proposer not in PROPOSERS:
+            raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSERS)}")
+        if self.budget < 1 or not self.baselines:
+            raise SearchError("the budget must be at least 1, and there must be a baseline")
+        if problem := self.protocol.problem():
+            raise SearchError(problem)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run has found."""
+
+    folder: Path
+    verdict: Verdict
+    winner: str | None
+    """Digest of the frozen policy; None: nothing better was found."""
+    policy: Path | None
+    """The winner's source, as a file beside the ledger."""
+    simulations: Mapping[str, int]
+    """By what they were for."""
+    wall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What a run tells while it goes on."""
+
+    say: Callable[[str], None] = lambda line: None
+    on_search: Callable[[Progress], None] = lambda progress: None
+    on_judge: Callable[[str, int], None] = lambda split, total: None
+    """One simulation of so many in a split is done."""
+
+
+def new_ledger(folder: Path, scenario: Scenario, settings: Settings, secret: str | None = None) -> Ledger:
+    """A ledger for a new run.
+
+    Raises:
+        LedgerError: there is one already.
+        SearchError: the settings cannot work.
+    """
+    record = RunRecord(
+        run=folder.name,
+        at=time.time(),
+        scenario_name=scenario.name,
+        scenario=scenario.model_dump_json(),
+        scenario_hash=scenario.digest,
+        settings=settings.check().to_json(),
+        secret=secret or secrets.token_hex(32),
+    )
+    return Ledger.create(folder, record)
+
+
+def settings_of(record: RunRecord) -> Settings:
+    """The settings a run was started with."""
+    values = dict(record.settings)
+    protocol = Protocol(**values.pop("protocol"))
+    for name in ("baselines", "references"):
+        values[name] = tuple(values[name])
+    return Settings(**values, protocol=protocol)
+
+
+class Search:
+    """One run, from the start or from where it stopped."""
+
+    def __init__(self, ledger: Ledger, *, jobs: int = 2, watcher: Watcher | None = None) -> None:
+        self._ledger = ledger
+        self._record = ledger.run()
+        self._settings = settings_of(self._record)
+        self._scenario = Scenario.model_validate_json(self._record.scenario)
+        if self._scenario.digest != self._record.scenario_hash:
+            raise SearchError(f"{ledger.path}: a file the scenario names has changed since the run began")
+        self._jobs = jobs
+        self._watcher = watcher or Watcher()
+        self.arms: dict[str, Arm] = {}
+
+    def run(self) -> RunOutcome:
+        """To the verdict.
+
+        Raises:
+            SearchError, LedgerError, SandboxError, PolicyLoadError: it cannot be done.
+        """
+        started = time.monotonic()
+        with Sandbox(self._scenario, jobs=self._jobs, deadline_seconds=self._settings.deadline_seconds) as sandbox:
+            self._announce(sandbox)
+            evaluator = Evaluator(self._ledger, sandbox, self._record.scenario_hash)
+            baselines = self._train_baselines(evaluator)
+            reference = baselines[self._settings.baselines[0]]
+            for name in self._arm_names():
+                self._run_arm(name, reference, evaluator)
+            verdict = self._judge(sandbox, evaluator, baselines)
+        return self._conclude(verdict, time.monotonic() - started)
+
+    def _announce(self, sandbox: Sandbox) -> None:
+        layers = list(sandbox.layers())
+        self._ledger.add_event("started", {"layers": layers, "jobs": self._jobs})
+        self._watcher.say(f"sandbox: {', '.join(layers)}")
+
+    def _train_seeds(self) -> list[int]:
+        """Of the run's seed, not of its secret: the same ``--seed`` is the same search."""
+        return [seed_of(f"{self._settings.seed}", "train", n) for n in range(self._settings.protocol.train_seeds)]
+
+    def _train_baselines(self, evaluator: Evaluator) -> dict[str, dict[int, float]]:
+        """Every baseline on the train seeds, outside the budget; one that fails is left out."""
+        subjects = {text: subject_of_specs(text) for text in self._settings.baselines}
+        seeds = self._train_seeds()
+        jobs = [Job(subject, seed) for subject in subjects.values() for seed in seeds]
+        started = time.monotonic()
+        records = evaluator.run("train", jobs, lambda: self._watcher.on_judge("baselines", len(jobs)))
+        self._estimate(records, time.monotonic() - started)
+        found: dict[str, dict[int, float]] = {}
+        for n, text in enumerate(subjects):
+            mine = records[n * len(seeds) : (n + 1) * len(seeds)]
+            failed = [record.reason for record in mine if record.status == "failed"]
+            if failed and n == 0:
+                raise SearchError(f"the reference {text} cannot be simulated: {failed[0]}")
+            if not failed:
+                found[text] = dict(scores_by_seed(mine))
+        return found
+
+    def _estimate(self, records: Sequence[EvaluationRecord], wall: float) -> None:
+        seconds = sum(record.wall_seconds for record in records) / len(records)
+        protocol, arms = self._settings.protocol, len(self._arm_names())
+        others = len(self._settings.references) + 2 + arms
+        most = arms * self._settings.budget
+        most += protocol.validation_seeds * (protocol.finalists + _VALIDATED_BASELINES)
+        most += protocol.sealed_seeds * others
+        minutes = most * seconds / self._jobs / 60
+        self._watcher.say(
+            f"{seconds:.2f} s a simulation; at most {most} for search, control, validation and one sealed look: "
+            f"about {minutes:.0f} min"
+        )
+
+    def _arm_names(self) -> list[str]:
+        control = self._settings.control and self._settings.proposer != "random"
+        return ["search", "control"] if control else ["search"]
+
+    def _run_arm(self, name: str, reference: Mapping[int, float], evaluator: Evaluator) -> None:
+        settings = self._settings
+        proposer = PROPOSERS[settings.proposer if name == "search" else "random"](settings.seed, settings.budget)
+        arm = Arm(
+            name,
+            proposer,
+            settings.budget,
+            self._train_seeds(),
+            reference,
+            evaluator,
+            self._ledger,
+            self._watcher.on_search,
+        )
+        self.arms[name] = arm
+        arm.run()
+        self._ledger.add_result(f"curve {name}", {"points": arm.curve})
+
+    def _judge(self, sandbox: Sandbox, evaluator: Evaluator, baselines: Mapping[str, Mapping[int, float]]) -> Verdict:
+        judge = Judge(
+            self._settings.protocol,
+            self._scenario.objective.metric,
+            self._record.secret,
+            self._ledger,
+            evaluator,
+            self._watcher.on_judge,
+        )
+        finalists = self._verified(self.arms["search"].finalists(self._settings.protocol.finalists), sandbox, evaluator)
+        if not finalists:
+            self._ledger.add_result("validation", {"winner": None, "finalists": [], "failed": []})
+            return "nothing better"
+        frozen = judge.validate(finalists, self._best_baselines(baselines))
+        if frozen is None:
+            return "nothing better"
+        others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)]
+        if "control" in self.arms:
+            others += [_subject(outcome) for outcome in self.arms["control"].finalists(1)]
+        return judge.seal(frozen, [other for other in others if other.digest != frozen.digest])
+
+    def _shown_beside(self, comparator: str) -> list[str]:
+        names = (self._settings.baselines[0], *self._settings.references)
+        return [text for text in dict.fromkeys(names) if subject_of_specs(text).digest != comparator]
+
+    def _best_baselines(self, baselines: Mapping[str, Mapping[int, float]]) -> list[Subject]:
+        reference = baselines[self._settings.baselines[0]]
+        ranked = sorted(baselines, key=lambda text: log_ratio(baselines[text], reference))
+        return [subject_of_specs(text) for text in ranked[:_VALIDATED_BASELINES]]
+
+    def _verified(self, outcomes: Sequence[Outcome], sandbox: Sandbox, evaluator: Evaluator) -> list[Subject]:
+        """Those that keep the whole contract, and decide alike in a process of their own and beside the simulation."""
+        good: list[Subject] = []
+        for outcome in outcomes:
+            subject = _subject(outcome)
+            problem = next(iter(sandbox.check(subject)), "") or self._differs(outcome, evaluator)
+            self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem})
+            if problem:
+                self._watcher.say(f"{subject.label} is out: {problem}")
+            else:
+                good.append(subject)
+        return good
+
+    def _differs(self, outcome: Outcome, evaluator: Evaluator) -> str:
+        subject = _subject(outcome)
+        seeds = sorted(outcome.scores)[:_VERIFIED_SEEDS]
+        first = evaluator.run("train", [Job(subject, seed) for seed in seeds])
+        jobs = [Job(subject, r.seed, "lockstep", r.decisions) for r in first]
+        failed = [record.reason for record in evaluator.run("train", jobs) if record.status == "failed"]
+        return failed[0] if failed else ""
+
+    def _conclude(self, verdict: Verdict, wall: float) -> RunOutcome:
+        frozen = self._ledger.frozen()
+        folder = self._ledger.path.parent
+        policy = None
+        if frozen is not None:
+            policy = folder / f"designed-{frozen.digest[:12]}.py"
+            policy.write_bytes(self._ledger.subject(frozen.digest).parts[0].source.encode())
+        self._ledger.add_result("verdict", {"verdict": verdict, "winner": None if frozen is None else frozen.digest})
+        self._ledger.add_event("finished", {"wall_seconds": wall})
+        digest = None if frozen is None else frozen.digest
+        return RunOutcome(folder, verdict, digest, policy, self._simulations(), wall)
+
+    def _simulations(self) -> dict[str, int]:
+        """Proposers' budgets, and what was spent besides."""
+        spent = {name: arm.spent for name, arm in self.arms.items()}
+        every = {"train": 0, "validation": 0, "sealed": 0}
+        for record in self._ledger.evaluations():
+            every[record.split] += record.simulations
+        others = every.pop("train") - sum(spent.values())
+        return {**spent, "baselines and checks": max(0, others), **every}
+
+
+def _subject(outcome: Outcome) -> Subject:
+    return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
+
+
+PROPOSERS: Mapping[str, Callable[[int, int], Proposer]] = {
+    "evolve": lambda seed, budget: EvolveProposer(seed, budget_hint=max(10, budget * 6 // 10)),
+    "random": lambda seed, budget: RandomProposer(seed),
+}
+"""By name: from the seed and the budget in simulations."""
