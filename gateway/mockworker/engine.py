@@ -505,6 +505,10 @@ class Engine:
             return self._step.end
         return self._idle_start() if self._pending else None
 
+    def next_step_time(self) -> int | None:
+        """When the current step ends (an idle engine: starts), for who must see every token as it comes."""
+        return self.next_event_time()
+
     def num_output_tokens_at(self, now: int) -> int:
         """Tokens made since the start, up to and including ``now``, which is not before the engine's clock."""
         end = self._step.end if self._step else self._idle_start() if self._pending else now + 1
@@ -698,7 +702,8 @@ class Engine:
             others = self._running[:0:-1] or self._running
             return max(others, key=lambda r: policy.victim_key(r.view()))
         if self.config.scheduling_policy == "priority":
-            return max(self._running, key=lambda r: (r.spec.priority, r.arrival))
+            # vLLM compares no further; two that arrived at once would then preempt each other for ever.
+            return max(self._running, key=lambda r: (r.spec.priority, r.arrival, r.spec.request_id))
         return self._running[-1]
 
     def _preempt(self, victim: _Request, now: int) -> None:
