@@ -40,8 +40,8 @@ from gateway.mockworker.engine import PS_PER_SECOND, RequestStats, TokenRun
 POOL = "default"
 _LONGEST_DAYS = 7
 """A run that has not ended so long after its last arrival, and after what was held, never will."""
-Sink = Callable[[Event, Sequence[Command], Mapping[str, int]], None]
-"""Is shown every event with the commands it led to, in order, and the changed token counts the dispatcher read."""
+Sink = Callable[[Event, Sequence[Command]], None]
+"""Is shown every event with the commands it led to, in order."""
 _Handler = Callable[[int, Any], None]
 
 
@@ -101,7 +101,7 @@ class World:
     ) -> None:
         self._scenario = scenario
         self._columns = columns
-        self._sink = sink
+        self.sink = sink
         self._set_delays(scenario)
         plans = plan_workers(scenario) if plans is None else plans
         self.worker_ids = tuple(plan.worker_id for plan in plans)
@@ -164,8 +164,8 @@ class World:
     def _hear(self, now: int, event: Event) -> None:
         self._num_events += 1
         commands = self.dispatcher.handle(event)
-        if self._sink is not None:
-            self._sink(event, commands, self.dispatcher.counts_read)
+        if self.sink is not None:
+            self.sink(event, commands)
         for command in commands:
             self._carry_out(now, command)
         if not self._ticking and self._held.num_requests:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from designer.simulator.policies import make_policy_set
 from designer.simulator.results import OUTCOMES, SimulationResult
 from designer.simulator.scenario import ScenarioError
-from designer.simulator.world import pool_config, simulate
+from designer.simulator.workload import draw_workload
+from designer.simulator.world import World, pool_config, simulate
 from gateway.core.commands import Cancel, Command, Dispatch
-from gateway.core.dispatcher import Dispatcher
+from gateway.core.event_log import DivergenceError, encode_header, replay
+from gateway.core.event_log import Recorder as Log
 from gateway.core.events import ClientLeft, Event, MetricsScraped, RequestArrived, RequestEnded, Ticked
+from gateway.telemetry.event_log import loader_of
 from policies.loader import builtin_names
 from tests.support.small_scenario import by_hand, small_scenario
 
@@ -62,16 +66,16 @@ class Recorder:
     """Keeps every event with its commands."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Event, list[Command], dict[str, int]]] = []
+        self.heard: list[tuple[Event, list[Command]]] = []
 
-    def __call__(self, event: Event, commands: Sequence[Command], counts_read: Mapping[str, int]) -> None:
-        self.heard.append((event, list(commands), dict(counts_read)))
+    def __call__(self, event: Event, commands: Sequence[Command]) -> None:
+        self.heard.append((event, list(commands)))
 
     def events(self, kind: type) -> list[Any]:
-        return [event for event, _, _ in self.heard if isinstance(event, kind)]
+        return [event for event, _ in self.heard if isinstance(event, kind)]
 
     def commands(self, kind: type) -> list[Any]:
-        return [command for _, commands, _ in self.heard for command in commands if isinstance(command, kind)]
+        return [command for _, commands in self.heard for command in commands if isinstance(command, kind)]
 
 
 def test_times_of_one_request_by_hand(tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_answers_that_do_not_stream_show_no_token_before_the_end() -> None:
     recorder = Recorder()
     result = simulate(small_scenario(workload={"stream_fraction": 0.0}), "least_tokens", 1, sink=recorder)
     assert outcomes(result) == {"completed"}
-    assert {type(event).__name__ for event, _, _ in recorder.heard}.isdisjoint({"FirstTokenSeen"})
+    assert {type(event).__name__ for event, _ in recorder.heard}.isdisjoint({"FirstTokenSeen"})
     assert np.all(result.first_token < result.finished)
 
 
@@ -220,17 +224,30 @@ def test_what_the_worker_reports_is_the_truth() -> None:
 
 
 @pytest.mark.parametrize("spec", ["random", "joint/head_room", "expert", "power_of_two", "prefix_affinity"])
-def test_a_fresh_dispatcher_given_the_same_file_and_events_decides_the_same(spec: str) -> None:
-    recorder, scenario = Recorder(), small_scenario(clients={"timeout_seconds": 8.0})
-    simulate(scenario, spec, 5, sink=recorder)
-    counts: dict[str, int] = {}
-    fresh = Dispatcher([pool_config(scenario, make_policy_set(spec, 5))], output_tokens=counts)
-    decided = 0
-    for event, commands, counts_read in recorder.heard:
-        counts.update(counts_read)
-        assert fresh.handle(event) == commands
-        decided += len(commands)
-    assert decided >= 80
+def test_the_event_log_of_a_run_replays_to_the_same_commands(spec: str) -> None:
+    scenario = small_scenario(clients={"timeout_seconds": 8.0})
+    policy_set = make_policy_set(spec, 5)
+    world = World(scenario, draw_workload(scenario, 5), policy_set)
+    log, records = Log(world.dispatcher, checkpoint_every=50), []
+    world.sink = lambda event, commands: records.extend(log.records(event, commands))
+    header = encode_header([pool_config(scenario, policy_set)], seed=5)
+    world.run()
+    written = orjson.loads(orjson.dumps([header, *records]))
+    replayed = [command for _, commands in replay(written[0], written[1:], loader_of(5)) for command in commands]
+    assert sum(isinstance(command, Dispatch) for command in replayed) >= 70
+    assert sum(record[1] == "checkpoint" for record in written[1:]) >= 5
+
+
+def test_a_changed_decision_does_not_replay() -> None:
+    scenario = small_scenario()
+    policy_set = make_policy_set("round_robin", 5)
+    world = World(scenario, draw_workload(scenario, 5), policy_set)
+    log, records = Log(world.dispatcher), []
+    world.sink = lambda event, commands: records.extend(log.records(event, commands))
+    world.run()
+    header = encode_header([pool_config(scenario, make_policy_set("random", 5))], seed=5)
+    with pytest.raises(DivergenceError):
+        list(replay(header, records, loader_of(5)))
 
 
 def test_an_empty_run_is_an_error() -> None:
