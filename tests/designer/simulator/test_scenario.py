@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from designer.simulator.scenario import Scenario, ScenarioError, TraceWorkload, load_scenario, scenario_names
+from designer.simulator.scenario import (
+    Scenario,
+    ScenarioError,
+    TraceWorkload,
+    Workers,
+    load_scenario,
+    parse_scenario,
+    scenario_names,
+)
 
 MINIMAL = """
 name = "small"
@@ -98,3 +109,26 @@ def test_the_digest_follows_the_content_and_not_the_name(tmp_path: Path) -> None
     one, other = load(tmp_path, MINIMAL), load(tmp_path, MINIMAL.replace('"small"', '"renamed"'))
     assert one.digest == other.digest
     assert one.digest != load(tmp_path, MINIMAL.replace("2.0", "2.5")).digest
+
+
+def documented(kind: str) -> dict[str, Any]:
+    """The example of docs/simulator.md whose workload is of this kind."""
+    text = (Path(__file__).parents[3] / "docs" / "simulator.md").read_text()
+    tables = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    return next(table for table in tables if table["workload"]["kind"] == kind)
+
+
+def test_the_documented_example_uses_every_key_and_loads() -> None:
+    table = documented("synthetic")
+    scenario = parse_scenario(table, Path("example.toml"))
+    for section in ("network", "scrape", "queue", "clients", "objective"):
+        assert set(table[section]) == set(type(getattr(scenario, section)).model_fields)
+    assert set(table) == set(Scenario.model_fields)
+    assert set(table["workers"][0]) == set(Workers.model_fields)
+
+
+def test_the_documented_trace_loads() -> None:
+    table = documented("trace")
+    scenario = parse_scenario(table | {"name": "t", "workers": [{"profile": "a100-llama3-8b"}]}, Path("example.toml"))
+    assert set(table["workload"]) == set(TraceWorkload.model_fields)
+    assert scenario.workload.kind == "trace"
