@@ -115,14 +115,14 @@ class FairShare:
         return [(tenant.name, tenant.counter) for tenant in self._tenants.values()]
 
     def _new(self, name: str) -> Tenant:
+        if len(self._tenants) >= self._max_tenants:
+            self._forget_one()
         self._num_seen += 1
         tenant = self._tenants[name] = Tenant(name, self._num_seen)
-        if len(self._tenants) > self._max_tenants:
-            self._forget_one()
         return tenant
 
     def _forget_one(self) -> None:
-        for _ in range(_TRIES):
+        for _ in range(min(_TRIES, len(self._tenants))):
             name, tenant = self._tenants.popitem(last=False)
             if not tenant.num_held and tenant is not self._last_left:
                 return

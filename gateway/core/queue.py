@@ -37,7 +37,6 @@ class HeldQueue:
         self._by_arrival = LazyHeap()
         self._by_limit = LazyHeap()
         self._stranded: dict[str, RequestState] = {}
-        self._head: RequestState | None = None
         self._num_stamps = 0
         self.num_requests = 0
         self.num_prompt_tokens = 0
@@ -60,9 +59,15 @@ class HeldQueue:
 
     def head(self) -> RequestState | None:
         """The next to be offered, the stranded left out; None when there is none."""
-        if self._head is None:
-            self._head = self._find_head()
-        return self._head
+        priorities = self._priorities
+        while priorities:
+            band = self._bands.get(-priorities[0])
+            if band is None:
+                self._listed.discard(-heapq.heappop(priorities))
+                continue
+            tenant = band.tenants.top()
+            return None if tenant is None else band.by_tenant[tenant.name].top()
+        return None
 
     def remove(self, request: RequestState) -> None:
         """Take a held request out, wherever it stands."""
@@ -134,26 +139,13 @@ class HeldQueue:
             heap = band.by_tenant[request.tenant_name] = LazyHeap()
             band.tenants.add(request.tenant)
         heap.push(request.key, request.seq, request=request)
-        self._head = None
 
     def _take_out(self, request: RequestState) -> None:
         band = self._bands[request.priority]
         heap = band.by_tenant[request.tenant_name]
         heap.discarded()
-        self._head = None
         if not heap.num_alive:
             del band.by_tenant[request.tenant_name]
             band.tenants.discard(request.tenant)
             if not band.by_tenant:
                 del self._bands[request.priority]
-
-    def _find_head(self) -> RequestState | None:
-        priorities = self._priorities
-        while priorities:
-            band = self._bands.get(-priorities[0])
-            if band is None:
-                self._listed.discard(-heapq.heappop(priorities))
-                continue
-            tenant = band.tenants.top()
-            return None if tenant is None else band.by_tenant[tenant.name].top()
-        return None

@@ -92,7 +92,9 @@ def dispatcher(
     policies = {name: config.pop(name) for name in slots if name in config}
     if policies:
         config["policy_set"] = PolicySet(1, **policies)
-    made = Dispatcher([PoolConfig("p", **config)], output_tokens=output_tokens or {}, watch=watch)
+    made = Dispatcher(
+        [PoolConfig("p", **config)], output_tokens={} if output_tokens is None else output_tokens, watch=watch
+    )
     for worker in workers:
         made.handle(joined(worker))
     return made

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.events import Ticked, WorkerDraining, WorkerHealthChanged, WorkerLeft
+from gateway.core.policy_set import PolicySet
+from gateway.core.pool import Needs
+from tests.support.core_policies import Calls, First, Hold, arrived, completed, dispatcher, joined, play
+
+
+def shown(*fields, reads=frozenset(), **config):
+    """A dispatcher whose routing policy takes down these fields of the pool at every decision, and the list."""
+    seen = []
+
+    def route(request, candidates, pool):
+        seen.append(tuple(getattr(pool, field) for field in fields))
+        return candidates[0] if request.request_id.startswith("r") else None
+
+    return dispatcher("a", "b", routing=Calls(route=route), reads=reads, **config), seen
+
+
+def test_the_request_in_hand_counts_as_held():
+    d, seen = shown("num_queued_requests", "num_queued_prompt_tokens", "num_inflight_requests")
+    play(d, arrived(1, "r1"), arrived(2, "held1", tokens=3), Ticked(3))
+    assert seen == [(1, 10, 0), (1, 3, 1), (1, 3, 1)]
+
+
+def test_time_rate_and_means():
+    d, seen = shown("now", "arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
+    play(d, arrived(1, "r1", tokens=10), completed(1.5, "r1", tokens=8), arrived(2, "r2", tokens=30))
+    assert seen[0] == (1, 0.0, 10.0, 256.0)
+    assert seen[1] == (2, pytest.approx(1.0, rel=0.05), 20.0, 8.0)
+
+
+def test_the_oldest_held():
+    d, seen = shown("oldest_queued_arrival")
+    play(d, arrived(1, "r1"), arrived(2, "held1"), arrived(3, "held2"), Ticked(4))
+    assert seen == [(1,), (2,), (2,)]
+
+
+def test_workers_are_those_that_take_requests_in_the_order_they_joined():
+    d, _ = shown("workers")
+
+    def names():
+        return [worker.worker_id for worker in d.pools["p"].pool.workers]
+
+    d.handle(joined("c"))
+    assert names() == ["a", "b", "c"]
+    play(d, WorkerHealthChanged(1, "a", False), WorkerDraining(1, "b"))
+    assert names() == ["c"]
+    play(d, WorkerHealthChanged(2, "a", True), WorkerLeft(2, "c"))
+    assert names() == ["a"]
+
+
+def test_candidates_are_reused_from_decision_to_decision():
+    kept = []
+
+    def route(request, candidates, pool):
+        kept.append((candidates, candidates[0], candidates[0].worker, pool))
+        return candidates[0]
+
+    d = dispatcher("a", routing=Calls(route=route))
+    play(d, arrived(1, "r1"), arrived(2, "r2"))
+    assert all(one is other for one, other in zip(*kept, strict=True))
+
+
+def test_prefix_hits_are_shown_and_not_left_for_the_next_request():
+    seen = []
+
+    def route(request, candidates, pool):
+        seen.append([candidate.num_cached_tokens for candidate in candidates])
+        return candidates[0]
+
+    d = dispatcher("a", "b", routing=Calls(route=route))
+    keys = ((11, 16), (12, 32))
+    commands = play(
+        d,
+        arrived(1, "r1", tokens=40, prefix_keys=keys),
+        arrived(2, "r2", tokens=40, prefix_keys=keys),
+        arrived(3, "r3"),
+    )
+    assert seen == [[0, 0], [32, 0], [0, 0]]
+    assert [command.num_cached_tokens for [command] in commands] == [0, 32, 0]
+
+
+def test_the_last_token_of_a_prompt_is_never_cached():
+    d = dispatcher("a")
+    keys = ((11, 16), (12, 32))
+    play(d, arrived(1, "r1", tokens=32, prefix_keys=keys))
+    [command] = d.handle(arrived(2, "r2", tokens=32, prefix_keys=keys))
+    assert command.num_cached_tokens == 31
+
+
+def test_a_set_that_does_not_say_what_it_reads_is_given_everything():
+    needs = Needs(PolicySet(1))
+    assert all(getattr(needs, name) for name in Needs.__slots__)
+    needs = Needs(PolicySet(1, reads=frozenset({"kv_cache_usage"})))
+    assert [name for name in Needs.__slots__ if getattr(needs, name)] == ["output"]
+
+
+def test_the_sets_to_go_back_to_are_bounded_and_the_built_in_stays():
+    d = dispatcher("a", routing=First())
+    pool = d.pools["p"]
+    for generation in range(2, 40):
+        pool.remember(pool.policy_set)
+        pool.replace(PolicySet(generation, Hold()))
+    assert len(pool.history) <= 8
+    assert pool.history[0].policy_set.routing is None
+    assert [entry.policy_set.generation for entry in pool.history[1:]] == list(range(32, 39))
+
+
+def test_made_up_model_names_do_not_fill_the_memory():
+    d = dispatcher("a")
+    for n in range(2000):
+        d.handle(arrived(n, f"r{n}", model=f"m{n}"))
+    assert len(d.pools["p"]._candidates) <= 256
