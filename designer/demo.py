@@ -1,0 +1,242 @@
+"""The whole loop on this machine: replay, search, promote under load, replay again, compare with the simulator.
+
+Everything runs as its own command in its own process, as an operator would run it: the gateway with four mock
+workers, the load generator, the designer. Ends with status 0 only if every step did its job, no request was lost
+and the load generator kept its schedule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from designer.demo_page import write_page
+from designer.export import write_trace
+from designer.simulator.results import SimulationResult
+from designer.simulator.scenario import load_scenario
+from designer.simulator.world import simulate
+
+SCENARIO = "demo"
+BASELINE = "least_loaded"
+NUM_WORKERS = 4
+REPLAY_SEED = 4242
+"""Of the replayed trace; the search draws others."""
+SWAP_SECONDS = 8.0
+"""Slice of the trace that is running while the winner is swapped in."""
+START_SECONDS = 30.0
+
+
+class DemoError(Exception):
+    """A step failed; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One replay: the load generator's report and, by request id, its response times."""
+
+    report: dict[str, Any]
+    response_times: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.response_times.values()) / len(self.response_times)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    url: str
+    admin_url: str
+
+
+class Demo:
+    """Paths and steps of one run in ``folder``."""
+
+    def __init__(self, folder: Path, budget: int, console: Console) -> None:
+        self.folder = folder
+        self.budget = budget
+        self.console = console
+        self.scenario = load_scenario(SCENARIO)
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]{time.monotonic() - self._started:5.0f} s[/dim]  {text}")
+
+    def run(self) -> None:
+        trace = self.folder / "trace.jsonl"
+        num_requests = write_trace(self.scenario, REPLAY_SEED, trace)
+        with self._gateway() as gateway:
+            self.say(f"gateway at {gateway.url} before {NUM_WORKERS} mock workers, policy {BASELINE}")
+            self.say(f"replaying {num_requests} requests with Locust under {BASELINE} …")
+            before = self._replay(gateway, trace, "before")
+            self.say(f"mean response time {before.mean:.2f} s; searching on other seeds …")
+            winner = self._search()
+            self.say(f"swapping in {winner.name} while load is running …")
+            during = self._swap_under_load(gateway, trace)
+            self.say(f"{len(during.response_times)} requests during the swap, none lost; replaying the same trace …")
+            after = self._replay(gateway, trace, "after")
+        predicted = {name: simulate(self.scenario, name, REPLAY_SEED) for name in (BASELINE, str(winner))}
+        self._tell(before, after, predicted[BASELINE], predicted[str(winner)], winner)
+
+    @contextlib.contextmanager
+    def _gateway(self) -> Iterator[Gateway]:
+        port, admin_port = _free_port(), _free_port()
+        gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
+        profile = self.scenario.workers[0].profile
+        arguments = ["--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port)]
+        arguments += ["--mock", str(NUM_WORKERS), "--mock-profile", profile, "--policy", BASELINE]
+        arguments += [f"--mock-arg=--records={self.folder / 'workers.jsonl'}"]
+        arguments += ["--event-log", str(self.folder / "events")]
+        log = self.folder / "gateway.log"
+        with log.open("wb") as out:
+            process = _start("gateway.cli", "serve", *arguments, stdout=out)
+        try:
+            _wait_until_ready(gateway, process, log)
+            yield gateway
+        finally:
+            _stop(process)
+
+    def _replay(self, gateway: Gateway, trace: Path, name: str, *extra: str) -> Measured:
+        process = _start("loadgen.cli", *self._replay_arguments(gateway, trace, name), *extra, stdout=subprocess.PIPE)
+        return self._measured(process, name)
+
+    def _replay_arguments(self, gateway: Gateway, trace: Path, name: str) -> list[str]:
+        records = self.folder / f"{name}.records.jsonl"
+        return ["replay", str(trace), "--url", gateway.url, "--records", str(records), "--json"]
+
+    def _measured(self, process: subprocess.Popen[bytes], name: str) -> Measured:
+        output = _finish(process, f"the replay {name}")
+        report = json.loads(output)
+        records = [json.loads(line) for line in (self.folder / f"{name}.records.jsonl").read_text().splitlines()]
+        failed = [record for record in records if record["error"] is not None]
+        if failed:
+            raise DemoError(f"the replay {name} lost {len(failed)} requests; the first: {failed[0]['error']}")
+        if not report["valid"]:
+            raise DemoError(f"the replay {name} is not valid: {report['verdict']}")
+        return Measured(report, {r["request_id"]: r["end"] - r["intended"] for r in records})
+
+    def _search(self) -> Path:
+        run = self.folder / "search"
+        process = _start(
+            *("designer.cli", "run", "--scenario", SCENARIO, "--proposer", "evolve", "--budget", str(self.budget)),
+            *("--seed", "1", "--jobs", "2", "--out", str(run), "--json"),
+            *("--validation-seeds", "8", "--sealed-seeds", "16"),
+            stdout=subprocess.PIPE,
+        )
+        outcome = json.loads(_finish(process, "the search"))
+        if outcome["verdict"] != "better":
+            raise DemoError(f"the search found nothing better than {BASELINE}: {outcome['verdict']}")
+        return Path(outcome["policy"])
+
+    def _swap_under_load(self, gateway: Gateway, trace: Path) -> Measured:
+        arguments = [*self._replay_arguments(gateway, trace, "during"), "--limit-seconds", str(SWAP_SECONDS)]
+        load = _start("loadgen.cli", *arguments, stdout=subprocess.PIPE)
+        time.sleep(SWAP_SECONDS / 2)
+        promote = _start(
+            *("designer.cli", "promote", str(self.folder / "search"), "--gateway", gateway.admin_url),
+            stdout=subprocess.PIPE,
+        )
+        _finish(promote, "the promotion")
+        return self._measured(load, "during")
+
+    def _tell(
+        self,
+        before: Measured,
+        after: Measured,
+        predicted_before: SimulationResult,
+        predicted_after: SimulationResult,
+        winner: Path,
+    ) -> None:
+        table = Table(title="Response time of the same trace, seconds")
+        for column in ("", f"before: {BASELINE}", f"after: {winner.stem}", "before / after"):
+            table.add_column(column, justify="left" if not column else "right")
+        rows = (
+            ("measured, mean", before.mean, after.mean),
+            ("simulated, mean", predicted_before.mean_response_time, predicted_after.mean_response_time),
+            ("measured, p99", _p99(before.response_times.values()), _p99(after.response_times.values())),
+            ("simulated, p99", _p99(predicted_before.response_times), _p99(predicted_after.response_times)),
+        )
+        for name, old, new in rows:
+            table.add_row(name, f"{old:.2f}", f"{new:.2f}", f"{old / new:.2f}")
+        self.console.print(table)
+        page = self.folder / "demo.html"
+        simulated = (predicted_before.response_times.tolist(), predicted_after.response_times.tolist())
+        measured = (list(before.response_times.values()), list(after.response_times.values()))
+        write_page(page, measured, simulated, winner, rows)
+        self.say(f"plots and the policy: {page}")
+
+
+def _p99(values: Any) -> float:
+    ordered = sorted(values)
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))])
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _start(module: str, *arguments: str, stdout: Any) -> subprocess.Popen[bytes]:
+    """A command of ours in its own group, so that nothing it started can outlive it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdout=stdout, stderr=subprocess.STDOUT if stdout != -1 else None
+    )
+
+
+def _finish(process: subprocess.Popen[bytes], what: str) -> bytes:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise DemoError(f"{what} ended with status {process.returncode}")
+    return output
+
+
+def _wait_until_ready(gateway: Gateway, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        ready = f"{gateway.admin_url}/health/ready"
+        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(ready, timeout=1):  # noqa: S310
+            return
+        time.sleep(0.1)
+    raise DemoError(f"the gateway did not become ready; see {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m designer.demo [FOLDER]``; the budget is ``RANVIER_DEMO_BUDGET`` simulations."""
+    words = sys.argv[1:] if arguments is None else arguments
+    folder = Path(words[0]) if words else Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=False)
+    try:
+        Demo(folder.resolve(), int(os.environ.get("RANVIER_DEMO_BUDGET", "150")), console).run()
+    except DemoError as error:
+        console.print(f"demo: {error}", style="red")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
