@@ -40,6 +40,7 @@ class ClientConnection(asyncio.Protocol):
         "_body_bytes",
         "_bucket",
         "_continue_due",
+        "_declined",
         "_exchange",
         "_head_bytes",
         "_in_body",
@@ -74,6 +75,8 @@ class ClientConnection(asyncio.Protocol):
         """Read while another was being answered."""
         self._refused: RefusedError | None = None
         """Nothing more is read; to be answered when it is its turn."""
+        self._declined: IncomingRequest | None = None
+        """A request that offered to upgrade, whose body the parser left unread."""
         self._continue_due = False
         self._active_at = plane.clock.now
         """Coarse time of the start of what is waited for: idleness, a head, the next piece of a body."""
@@ -118,7 +121,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignored_upgrade(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
@@ -132,9 +135,15 @@ class ClientConnection(asyncio.Protocol):
         elif self._waiting and len(self._waiting) >= self._plane.settings.max_pipelined_requests:
             self._pause_reading()
 
-    def _ignored_upgrade(self, rest: bytes) -> None:
-        """An offer to upgrade is declined by answering as if it had not been made (RFC 9110, 7.8)."""
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """An offer to upgrade is declined by answering as if it had not been made (RFC 9110, 7.8). The parser has
+        stopped before the body: another is told of its framing and goes on there."""
         self._parser = httptools.HttpRequestParser(self)
+        incoming = self._declined
+        if incoming is not None:
+            framing = b"transfer-encoding: chunked" if incoming.transfer_encoding else b"content-length: %d"
+            framing = framing % incoming.content_length if not incoming.transfer_encoding else framing
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         if rest:
             self.data_received(rest)
 
@@ -161,13 +170,15 @@ class ClientConnection(asyncio.Protocol):
     # --- the parser's side
 
     def on_message_begin(self) -> None:
-        self._incoming = IncomingRequest()
+        declined = self._declined
+        self._incoming = IncomingRequest() if declined is None else declined
         self._head_bytes = self._unaccounted = 0
-        self._in_body = False
+        self._in_body = declined is not None
 
     def on_url(self, url: bytes) -> None:
         incoming = self._incoming
-        assert incoming is not None  # noqa: S101 - the parser begins every message
+        if incoming is None or self._in_body:
+            return
         incoming.target = incoming.target + url if incoming.target else url
         self._head_bytes += len(url)
         if len(incoming.target) > self._plane.settings.max_url_bytes:
@@ -184,7 +195,9 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         incoming = self._incoming
-        assert incoming is not None  # noqa: S101 - the parser begins every message
+        if incoming is None or self._in_body:
+            self._declined = None
+            return
         parser, settings = self._parser, self._plane.settings
         self._in_body = True
         incoming.method = parser.get_method()
@@ -241,8 +254,16 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         incoming, self._incoming = self._incoming, None
-        assert incoming is not None  # noqa: S101 - the parser begins every message
         self._in_body = False
+        if incoming is None:
+            return
+        if (
+            incoming.upgrade
+            and self._parser.should_upgrade()
+            and (incoming.content_length or incoming.transfer_encoding)
+        ):
+            self._declined = incoming
+            return
         self._continue_due = False
         if body := self._body:
             incoming.body = body[0] if len(body) == 1 else b"".join(body)

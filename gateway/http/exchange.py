@@ -7,13 +7,13 @@ other attempt; what breaks afterwards ends for the client in an error it cannot 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.http.answers import LAST_CHUNK, answer, chunk, error_body, error_chunk
 from gateway.http.incoming import IncomingRequest
+from gateway.http.metrics import Ending
 from gateway.http.worker_connection import BreakReason, WorkerConnection
-from gateway.http.worker_pool import WorkerPool
+from gateway.http.worker_pool import Connecting, WorkerPool
 
 if TYPE_CHECKING:
     from gateway.http.client_connection import ClientConnection
@@ -55,7 +55,7 @@ class Exchange:
         self.close_after = not incoming.keep_alive
         self.at_boundary = True
         """What has been sent of a stream ends with a whole event, and with a whole chunk where it is chunked."""
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: Connecting | None = None
 
     # --- towards the worker
 
@@ -81,7 +81,7 @@ class Exchange:
     def drop_attempt(self) -> None:
         """Gives the current attempt up; its worker aborts the request. Idempotent."""
         if self._connecting is not None:
-            self._connecting.cancel()
+            self._connecting.exchange = None
             self._connecting = None
         connection, self.connection = self.connection, None
         if connection is not None and connection.exchange is self:
@@ -202,7 +202,13 @@ class Exchange:
 
     def client_left(self) -> None:
         """Its connection has ended; nothing more can be sent."""
-        raise NotImplementedError
+        self.abandon("cancelled")
+
+    def abandon(self, ending: Ending) -> None:
+        """Nobody waits for the answer any more: the attempt is dropped, and whoever decides is told."""
+        self.client = None
+        self.plane.body_released(self.incoming)
+        self.drop_attempt()
 
     def shut_down(self) -> None:
         """Ends now what would go on: with an error, or with an error event in a stream."""
@@ -211,7 +217,7 @@ class Exchange:
         else:
             self.close_after = True
             self.refuse(503, "The gateway is shutting down.")
-        self.client_left()
+        self.abandon("failed")
 
     def pause_worker(self) -> None:
         """The client reads slower than the worker sends."""

@@ -32,6 +32,7 @@ class IncomingRequest:
         "session_id",
         "target",
         "tenant",
+        "transfer_encoding",
         "ttft_slo_ms",
         "upgrade",
     )
@@ -49,6 +50,7 @@ class IncomingRequest:
         self.http10 = False
         self.keep_alive = True
         self.content_length = 0
+        self.transfer_encoding = b""
         self.content_type = b""
         self.accept_encoding = b""
         self.expect = b""
@@ -124,7 +126,7 @@ NOTES: dict[bytes, Note] = {
     b"proxy-authorization": _drop,
     b"te": _drop,
     b"trailer": _drop,
-    b"transfer-encoding": _drop,
+    b"transfer-encoding": _noted("transfer_encoding"),
     b"upgrade": _noted("upgrade"),
     b"http2-settings": _drop,
     b"content-length": _content_length,

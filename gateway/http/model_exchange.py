@@ -173,11 +173,14 @@ class ModelExchange(Exchange):
         if events:
             chunked = connection.framing == "chunked" and not self.decoded
             self._event_end = event_end(held, events[0], chunked=chunked)
-        self.release(self._whole_events(held, connection))
-        self._note_events(held, events, at)
+        whole = self._whole_events(held, connection)
+        self.release(whole)
+        if len(whole) < len(held):
+            events, at = read_events(whole)
+        self._note_events(whole, events, at)
 
     def _seek_first_token(self, data: bytes) -> None:
-        self._send_events(data)
+        data = self._send_events(data)
         unread = self._held + data
         events, at = read_events(unread)
         self._note_events(unread, events, at)
@@ -206,8 +209,7 @@ class ModelExchange(Exchange):
 
     def _receive_stream(self, data: bytes) -> None:
         """Every token passes here."""
-        self._count(data)
-        self._send_events(data)
+        self._count(self._send_events(data))
 
     def _count(self, data: bytes) -> None:
         mark = self._mark
@@ -220,10 +222,14 @@ class ModelExchange(Exchange):
         if b'{"error"' in data:
             self._failed_in_stream = True
 
-    def _send_events(self, data: bytes) -> None:
+    def _send_events(self, data: bytes) -> bytes:
+        """Sends whole events; returns what was sent."""
         client, connection = self.client, self.connection
-        if client is not None and connection is not None and (data := self._whole_events(data, connection)):
+        if client is None or connection is None:
+            return b""
+        if data := self._whole_events(data, connection):
             client.write(data)
+        return data
 
     def _whole_events(self, data: bytes, connection: WorkerConnection) -> bytes:
         """What may be sent: the beginning of an event waits for its end, so that a stream which breaks off can still be
@@ -296,12 +302,12 @@ class ModelExchange(Exchange):
         self.answer(status, body, headers)
         self._report("failed" if status == 502 else "rejected", now, None)
 
-    def client_left(self) -> None:
+    def abandon(self, ending: Ending) -> None:
         self.client = None
         plane = self.plane
         plane.body_released(self.incoming)
         now = plane.clock.time()
-        self._report("failed" if self.status >= 500 else "cancelled", now, None)
+        self._report(ending, now, None)
         plane.runtime.submit(ClientLeft(now, self.request_id, self.num_output_tokens))
         self.drop_attempt()  # the dispatcher's Cancel has done so already, unless it comes later
         plane.forget(self)

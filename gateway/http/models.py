@@ -94,9 +94,6 @@ class ModelsExchange(Exchange):
 
     __slots__ = ()
 
-    def client_left(self) -> None:
-        self.client = None
-
 
 class Fetch:
     """A GET of the gateway's own."""
@@ -109,7 +106,7 @@ class Fetch:
         self._incoming = incoming
         self._connection: WorkerConnection | None = None
         self._body = b""
-        self._connecting: asyncio.Task[None] = pool.connect(self)
+        self._connecting = pool.connect(self)
 
     def connected(self, connection: WorkerConnection) -> None:
         self._connection = connection
@@ -137,7 +134,7 @@ class Fetch:
             self.result.set_result((status, self._body))
 
     def give_up(self) -> None:
-        self._connecting.cancel()
+        self._connecting.exchange = None
         if self._connection is not None and self._connection.exchange is self:
             self._connection.abort()
 

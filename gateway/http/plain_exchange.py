@@ -53,8 +53,3 @@ class PlainExchange(Exchange):
 
     def ended_broken(self, reason: BreakReason) -> None:
         self.leave_client()
-
-    def client_left(self) -> None:
-        self.client = None
-        self.plane.body_released(self.incoming)
-        self.drop_attempt()

@@ -8,8 +8,21 @@ from urllib.parse import urlsplit
 
 from gateway.http.settings import HttpSettings
 from gateway.http.sweeper import Sweeper, Swept
-from gateway.http.worker_connection import Answered, WorkerConnection
+from gateway.http.worker_connection import Answered, BreakReason, WorkerConnection
 from gateway.runtime import Clock
+
+
+class Connecting:
+    """A connection being made for an exchange, which gives it up by ``exchange = None``: it is then kept for others."""
+
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Answered) -> None:
+        self.exchange: Answered | None = exchange
+
+    def failed(self, reason: BreakReason) -> None:
+        if self.exchange is not None:
+            self.exchange.broken(reason)
 
 
 class WorkerPool:
@@ -57,15 +70,15 @@ class WorkerPool:
         connection.active_at = self.clock.now
         self._idle.append(connection)
 
-    def connect(self, exchange: Answered) -> asyncio.Task[None]:
-        """Makes a new connection and hands it to ``exchange.connected``, or tells it that it is broken. Cancelling the
-        task gives up without a word."""
-        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+    def connect(self, exchange: Answered) -> Connecting:
+        """Makes a new connection and hands it to ``exchange.connected``, or tells it that it is broken."""
+        ticket = Connecting(exchange)
+        task = asyncio.get_running_loop().create_task(self._connect(ticket))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-        return task
+        return ticket
 
-    async def _connect(self, exchange: Answered) -> None:
+    async def _connect(self, ticket: Connecting) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_seconds or None):
@@ -73,15 +86,17 @@ class WorkerPool:
                     lambda: WorkerConnection(self), self.host, self.port, ssl=self._tls
                 )
         except (OSError, TimeoutError):
-            exchange.broken("connect")
+            ticket.failed("connect")
             return
         if self.removed:
             connection.abort()
-            exchange.broken("removed")
+            ticket.failed("removed")
         elif connection.transport.is_closing():
-            exchange.broken("connect")
+            ticket.failed("connect")
+        elif ticket.exchange is None:
+            self.put(connection)
         else:
-            exchange.connected(connection)
+            ticket.exchange.connected(connection)
 
     def opened(self, connection: WorkerConnection) -> set[Swept]:
         self._open.add(connection)
@@ -89,7 +104,7 @@ class WorkerPool:
 
     def closed(self, connection: WorkerConnection) -> None:
         self._open.discard(connection)
-        if connection.reused and connection.exchange is None and connection in self._idle:
+        if connection.exchange is None and connection in self._idle:
             self._idle.remove(connection)
 
     def remove(self) -> None:
