@@ -45,12 +45,12 @@ class FileWorkers:
 def read_workers(path: Path, pools: Sequence[str]) -> tuple[WorkerSection, ...]:
     """The file's workers, each with its pool. ConfigError names the key and the fix."""
     workers = validated(WorkersFile, read_tables(path), str(path)).worker
-    placed = tuple(placed(str(path), worker, pools) for worker in workers)
-    ids = [worker.worker_id for worker in placed]
+    complete = tuple(placed(str(path), worker, pools) for worker in workers)
+    ids = [worker.worker_id for worker in complete]
     for worker_id in ids:
         if ids.count(worker_id) > 1:
             raise ConfigError(f"{path}: worker {worker_id!r} is there twice; each must differ")
-    return placed
+    return complete
 
 
 def placed(where: str, worker: WorkerSection, pools: Sequence[str]) -> WorkerSection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,7 @@ async def test_code_that_hangs_in_its_check_is_killed_outside_this_process(tmp_p
     bench = Bench(tmp_path, check_seconds=1.5)
     slow = GOOD.replace("        return", "        sum(sum(range(4000)) for _ in range(4000))\n        return", 1)
     (tmp_path / "slow.py").write_text(slow)
-    with pytest.raises(PolicyRefusedError, match="within|SIG"):
+    with pytest.raises(PolicyRefusedError, match=r"within|SIG"):
         await bench.files.load("p", "slow.py")
     assert bench.events == []
     bench.files.close()
@@ -179,9 +179,9 @@ async def following(tmp_path: Path) -> AsyncIterator[Bench]:
     bench.files.close()
 
 
-async def until(condition: object) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -81,7 +81,7 @@ def test_a_decision_that_was_changed_is_found(tmp_path: Path) -> None:
     record[3][0][2] = "b" if record[3][0][2] == "a" else "a"
     lines[index] = orjson.dumps(record)
     path.write_bytes(b"\n".join(lines) + b"\n")
-    with pytest.raises(ReplayError, match="NOT identical: event .* RequestArrived"):
+    with pytest.raises(ReplayError, match=r"NOT identical: event .* RequestArrived"):
         replay_log(path)
 
 
@@ -95,7 +95,7 @@ def test_a_missing_line_is_found(tmp_path: Path) -> None:
 
 def test_a_marked_gap_ends_the_replay(tmp_path: Path) -> None:
     path = run(tmp_path, max_buffered_records=40)
-    with pytest.raises(ReplayError, match="beyond event 40: .* were not kept"):
+    with pytest.raises(ReplayError, match=r"beyond event 40: .* were not kept"):
         replay_log(path)
 
 

@@ -13,7 +13,7 @@ vllm:num_requests_running{engine="0",model_name="tiny"} 3.0
 vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0
 vllm:num_requests_waiting_by_reason{engine="0",model_name="tiny",reason="capacity"} 40.0
 vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
-vllm:cache_config_info{_block_size_resolved="True",block_size="128",engine="0",hash_block_size="None",num_gpu_blocks="100"} 1.0
+vllm:cache_config_info{block_size="128",engine="0",hash_block_size="None",num_gpu_blocks="100"} 1.0
 """
 TWO = (
     ONE
