@@ -1,7 +1,7 @@
 """Reads a JSONL trace: one request a line, in Mooncake's field names. A bad line is an error that names it.
 
 Needed: ``timestamp`` (milliseconds from the start), ``input_length``, ``output_length`` (tokens).
-Optional: ``hash_ids`` (one id for each 512-token block of the prompt, equal only if all before it is equal too),
+Optional: ``hash_ids`` (one id for each 512 tokens of the prompt: equal ids at the start of two prompts stand for the same text),
 ``model``, ``tenant``, ``session_id``, ``priority`` (higher first), ``max_tokens``, ``ttft_slo_ms``, ``request_id``.
 """
 
@@ -171,9 +171,13 @@ def _chunks(records: list[dict[str, Any]]) -> tuple[Chunks, ...]:
 def _chunks_of(record: dict[str, Any]) -> Chunks:
     """Only whole blocks: the last id of a prompt usually stands for a part of one, which nobody else can share."""
     whole = record["input_length"] // BLOCK_TOKENS
-    ids = (record.get("hash_ids") or [])[:whole]
-    return tuple((_key(block), index * BLOCK_TOKENS) for index, block in enumerate(ids, start=1))
+    chunks, key = [], 0
+    for index, block in enumerate((record.get("hash_ids") or [])[:whole], start=1):
+        key = _key(key, block)
+        chunks.append((key, index * BLOCK_TOKENS))
+    return tuple(chunks)
 
 
-def _key(block: int) -> int:
-    return int.from_bytes(hashlib.blake2b(str(block).encode(), digest_size=8).digest(), "little")
+def _key(before: int, block: int) -> int:
+    """A key that covers all blocks before it, whether or not the trace's own ids do."""
+    return int.from_bytes(hashlib.blake2b(f"{before}/{block}".encode(), digest_size=8).digest(), "little")

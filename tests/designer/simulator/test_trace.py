@@ -49,6 +49,12 @@ def test_hash_ids_are_whole_blocks_shared_by_id(tmp_path: Path) -> None:
     assert one[1] != other[1]
 
 
+def test_a_block_is_the_same_only_behind_the_same_blocks(tmp_path: Path) -> None:
+    trace = read_trace(write(tmp_path, GOOD | {"hash_ids": [4, 5]}, GOOD | {"hash_ids": [6, 5]}))
+    one, other = trace.prefix_chunks
+    assert one[1] != other[1]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
