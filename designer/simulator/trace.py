@@ -1,8 +1,9 @@
 """Reads a JSONL trace: one request a line, in Mooncake's field names. A bad line is an error that names it.
 
 Needed: ``timestamp`` (milliseconds from the start), ``input_length``, ``output_length`` (tokens).
-Optional: ``hash_ids`` (one id for each 512 tokens of the prompt: equal ids at the start of two prompts stand for the same text),
-``model``, ``tenant``, ``session_id``, ``priority`` (higher first), ``max_tokens``, ``ttft_slo_ms``, ``request_id``.
+Optional: ``hash_ids`` (one id for each 512 tokens of the prompt: equal ids at the start of two prompts stand for the
+same text), ``model``, ``tenant``, ``session_id``, ``priority`` (higher first), ``max_tokens``, ``ttft_slo_ms``,
+``request_id``.
 """
 
 from __future__ import annotations
