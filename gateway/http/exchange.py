@@ -217,7 +217,10 @@ class Exchange:
         else:
             self.close_after = True
             self.refuse(503, "The gateway is shutting down.")
+        client = self.client
         self.abandon("failed")
+        if client is not None:
+            client.exchange_over(close=True)
 
     def pause_worker(self) -> None:
         """The client reads slower than the worker sends."""
