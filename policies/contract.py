@@ -49,7 +49,8 @@ class Request:
     max_tokens: int | None = None
     """The client's bound on its output. The true output length is not a field, anywhere."""
     expected_output_tokens: float = 0.0
-    """Mean output of finished requests of this model and tenant; a configured prior before any finished."""
+    """Mean output of finished requests of this model and tenant, of the model while the tenant has none, or a
+    configured prior; at most ``max_tokens``."""
     priority: int = 0
     """Higher is served first (vLLM's wire value is lower first: negated at the edge)."""
     ttft_slo: float | None = None

@@ -165,13 +165,13 @@ class Dispatcher:
 
     def _arrived(self, event: RequestArrived, now: float) -> None:
         pool = self._pool_by_model.get(event.model, self._default_pool)
-        if pool is None or not pool.serves(event.model):
+        if pool is None or not (pool.candidates(event.model).states or pool.serves(event.model)):
             self._out.append(Reject(event.request_id, "unknown_model"))
             return
         request = self._new_request(pool, event, now)
         candidates = pool.candidates(request.model)
-        if request.deadline is not None and request.deadline <= now:
-            self._refuse(request, "deadline")
+        if request.is_late(now):
+            self._refuse(request, "deadline", _retry_after(pool, now))
         elif not candidates.states and not pool.may_serve_later(request.model):
             self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS)
         elif not self._decisions.admitted(pool, request):
@@ -305,6 +305,9 @@ class Dispatcher:
         request.failed_at(worker_id)
         if request.num_attempts >= pool.config.max_attempts:
             self._refuse(request, "attempts", _retry_after(pool, now))
+            return
+        if request.is_late(now):
+            self._refuse(request, "deadline", _retry_after(pool, now))
             return
         request.tenant = pool.fair_share.tenant(request.tenant_name)
         self._hold(pool, request, now)

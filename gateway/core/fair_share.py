@@ -56,6 +56,11 @@ class TenantHeap:
         del self._members[tenant.order]
         tenant.heaps.remove(self)
 
+    def clear(self) -> None:
+        for tenant in self._members.values():
+            tenant.heaps.remove(self)
+        self._members.clear()
+
     def changed(self, tenant: Tenant) -> None:
         heapq.heappush(self._entries, (tenant.counter, tenant.order, tenant))
         if len(self._entries) > 2 * len(self._members) + _SLACK:

@@ -18,6 +18,11 @@ from policies.contract import Dispatched, Finished, FirstToken, Pool, Request, S
 FailureReason = Literal["exception", "wrong_answer", "overrun", "interrupted"]
 SortKey = tuple[Any, ...]
 FIRST_COME: SortKey = ()
+"""Before every key of a policy: a request whose key fails is not made to wait for it."""
+_MAX_KEY_ITEMS = 16
+_MAX_KEY_DEPTH = 2
+_MAX_KEY_TEXT = 1024
+_MAX_KEY_INT = 1 << 1024
 
 
 class PolicyInterrupted(BaseException):
@@ -189,32 +194,34 @@ class Guard:
             self.tripped = f"{len(failed)} failures in its last {self._window} calls; the latest {self.last_failure}"
 
 
-def sort_key(answer: Any) -> SortKey | None:
+def sort_key(answer: Any, depth: int = 0) -> SortKey | None:
     """A key that compares with every other one this makes, or None for what is no key.
 
     Numbers and tuples of numbers compare as they are. Other forms are set apart by a tag in front, so that a
-    number never meets a string.
+    number never meets a string. Small enough to be compared quickly, whatever a policy makes up.
     """
     if _is_number(answer):
         return (0, answer)
-    if not isinstance(answer, tuple):
+    if not isinstance(answer, tuple) or len(answer) > _MAX_KEY_ITEMS or depth > _MAX_KEY_DEPTH:
         return None
     items = tuple(answer)
     if all(_is_number(item) for item in items):
         return (0, *items)
-    tagged = tuple(_tagged(item) for item in items)
+    tagged = tuple(_tagged(item, depth) for item in items)
     return None if None in tagged else (1, tagged)
 
 
-def _tagged(item: Any) -> SortKey | None:
+def _tagged(item: Any, depth: int) -> SortKey | None:
     if type(item) is str:
-        return (2, item)
-    return sort_key(item)
+        return (2, item) if len(item) <= _MAX_KEY_TEXT else None
+    return sort_key(item, depth + 1)
 
 
 def _is_number(value: Any) -> bool:
     kind = type(value)
-    return kind is int or kind is bool or (kind is float and value == value)
+    if kind is int:
+        return bool(-_MAX_KEY_INT < value < _MAX_KEY_INT)
+    return kind is bool or (kind is float and value == value)
 
 
 def _replicas(answer: Any, known: tuple[str, ...]) -> dict[str, int] | None:

@@ -92,14 +92,16 @@ class HeldQueue:
             self._insert(request)
 
     def rekey(self, key: Callable[[RequestState], tuple[Any, ...]]) -> None:
-        """Order everything held anew."""
-        held = sorted(self._by_arrival, key=lambda request: request.seq)
-        for request in held:
-            if request.request_id not in self._stranded:
-                self.strand(request)
+        """Order everything held anew, asking in the order of arrival."""
+        held = list(self)
         for request in held:
             request.key, request.keyed = key(request), True
-        self.restore()
+        for band in self._bands.values():
+            band.tenants.clear()
+        self._bands.clear()
+        for request in held:
+            if request.request_id not in self._stranded:
+                self._insert(request)
 
     def next_limit(self) -> RequestState | None:
         """The held request whose ``limit`` comes first."""

@@ -115,6 +115,10 @@ class RequestState:
         if worker_id not in self.tried:
             self.tried = (*self.tried, worker_id)
 
+    def is_late(self, now: float) -> bool:
+        """Its client does not want an answer any more."""
+        return self.deadline is not None and self.deadline <= now
+
     def step(self, step: Step) -> None:
         self.phase = NEXT[self.phase][step]
 

@@ -84,8 +84,8 @@ class Misbehaving:
     def key(self, request: Any) -> Any:
         fault = self._fault()
         self._raise(fault)
-        odd = [None, float("nan"), (1, None), [3], (float("nan"),), object()]
-        fine = [3, 2.5, ("a", 1), (1, "a"), ((1, 2), 3), True, (), 10**400, float("inf")]
+        odd = [None, 10**400, float("nan"), (1, None), [3], (float("nan"),), object()]
+        fine = [3, 2.5, ("a", 1), (1, "a"), ((1, 2), 3), True, (), 10**300, float("inf")]
         return self._rng.choice(odd if fault == "wrong" else fine)
 
     def desired_replicas(self, pool: Any) -> Any:
@@ -141,6 +141,7 @@ class World:
         """Since when."""
         self.running: dict[str, str] = {}
         self.prompts: dict[str, int] = {}
+        self.deadlines: dict[str, float] = {}
         self.num_dispatched: dict[str, int] = {}
         self.ended: dict[str, str] = {}
         self.workers: list[str] = []
@@ -164,6 +165,8 @@ class World:
         tokens = 1 + pick % 50
         self.prompts[request_id] = tokens
         self.held[request_id] = self.now
+        if pick % 4 == 0:
+            self.deadlines[request_id] = self.now + pick % 11
         self.hear(
             RequestArrived(
                 self.now,
@@ -172,7 +175,7 @@ class World:
                 f"t{pick % 3}",
                 num_prompt_tokens=tokens,
                 priority=pick % 2,
-                deadline=self.now + pick % 11 if pick % 4 == 0 else None,
+                deadline=self.deadlines.get(request_id),
                 prefix_keys=tuple((pick % 4 * 100 + n, 5 * n + 5) for n in range(pick % 3)),
                 stream=pick % 3 > 0,
             )
@@ -278,6 +281,7 @@ class World:
         if isinstance(command, Dispatch):
             assert self.now < self.held.pop(command.request_id) + LIMIT_SECONDS + 1e-9
             assert command.worker_id in self.workers
+            assert self.now < self.deadlines.get(command.request_id, self.now + 1)
             self.running[command.request_id] = command.worker_id
             self.num_dispatched[command.request_id] = self.num_dispatched.get(command.request_id, 0) + 1
         elif isinstance(command, Reject):

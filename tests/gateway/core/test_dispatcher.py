@@ -107,7 +107,7 @@ class TestArrival:
 
     def test_a_passed_deadline_is_refused_at_once(self):
         d = dispatcher("a")
-        assert d.handle(arrived(5, "r", deadline=5.0)) == [Reject("r", "deadline")]
+        assert d.handle(arrived(5, "r", deadline=5.0)) == [Reject("r", "deadline", 1.0)]
 
     def test_an_id_in_flight_twice_is_the_runners_mistake(self):
         d = dispatcher("a")
@@ -350,6 +350,10 @@ class TestEnd:
             to("r", "b"),
             [Reject("r", "attempts", 1.0)],
         ]
+
+    def test_past_its_deadline_it_is_not_tried_again(self):
+        d = dispatcher("a", "b")
+        assert play(d, arrived(1, "r", deadline=2.0), failed(2, "r")) == [to("r", "a"), [Reject("r", "deadline", 1.0)]]
 
     def test_the_only_worker_is_tried_again(self):
         d = dispatcher("a")

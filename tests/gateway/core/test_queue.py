@@ -133,6 +133,8 @@ def test_a_new_key_orders_anew_the_stranded_too(held):
     requests = [held.push((n,)) for n in range(4)]
     held.queue.strand(requests[0])
     held.queue.rekey(lambda request: (-request.seq,))
+    assert held.queue.head() is requests[3]
+    held.queue.restore()
     assert held.drain() == ["r4", "r3", "r2", "r1"]
 
 
@@ -176,7 +178,7 @@ class Plain:
 
 
 OPERATION = st.tuples(
-    st.sampled_from(["push", "push", "pop", "remove", "charge", "strand", "restore"]),
+    st.sampled_from(["push", "push", "pop", "remove", "charge", "strand", "restore", "rekey"]),
     st.integers(0, 3),
     st.integers(-20, 60),
 )
@@ -210,6 +212,8 @@ def test_as_a_plain_list_sorted_at_every_look(operations):
         elif name == "restore":
             held.queue.restore()
             stranded = []
+        elif name == "rekey":
+            held.queue.rekey(lambda request, salt=amount: ((request.seq * salt) % 7,))
         ready = [request for request in plain.requests if request not in stranded]
         assert held.queue.head() is min(ready, key=plain.order, default=None)
         assert (len(held.queue), held.queue.num_ready) == (len(plain.requests), len(ready))
