@@ -106,11 +106,11 @@ class Gateway:
             StartError, PolicyRefusedError: it cannot serve as configured; nothing is left running.
         """
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._end_workers)
             stack.callback(self.policies.close)
             decisions = self._open_logs(stack)
             for pool in self.config.pool:
                 await self.policies.load(pool.name, "+".join(pool.policies), "start")
-            stack.push_async_callback(self._end_workers)
             admin_port = await self._start_admin(stack, decisions)
             stack.push_async_callback(self.data_plane.close)
             server = self.config.server

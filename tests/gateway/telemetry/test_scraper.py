@@ -80,7 +80,7 @@ async def test_an_unreachable_worker_is_told_once_and_joins_when_it_comes(caplog
             with caplog.at_level(logging.WARNING):
                 await seen.until(lambda: len(seen.scrapes) > 4)
             assert [r.getMessage() for r in caplog.records] == ["worker cannot be reached yet; trying on"]
-            assert "ConnectError" in next(iter(scraper.sights.values())).last_error
+            assert "ClientConnectorError" in next(iter(scraper.sights.values())).last_error
             await worker.listen()
             await seen.until(lambda: seen.joins)
 
