@@ -204,6 +204,7 @@ class ScrapeSection(Section):
     timeout_seconds: Seconds = 2.0
     health_interval_seconds: Seconds = 2.0
     health_timeout_seconds: Seconds = 5.0
+    models_interval_seconds: Seconds = 30.0
     unhealthy_after: Positive = 3
     healthy_after: Positive = 1
 
@@ -216,6 +217,8 @@ class PolicySection(Section):
     """A call longer than this is an overrun: its answer is not used."""
     kill_seconds: Seconds = 0.05
     """CPU seconds after which a call is interrupted."""
+    stuck_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """The process ends when its event loop stood still so long; 0: never."""
     check_seconds: Seconds = 30.0
     """For the check of a policy set, in its own process."""
     check_memory_bytes: Positive = 1024 * 1024 * 1024

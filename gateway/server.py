@@ -11,13 +11,14 @@ import errno
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 from aiohttp import web
+from prometheus_client.core import Metric
 
 from gateway.admin.app import ControlPlane, make_app
 from gateway.admin.view import PoolsView
@@ -36,11 +37,12 @@ from gateway.replicas.mock_workers import mock_workers
 from gateway.replicas.process import ProcessReplicas
 from gateway.runtime import Clock, EventSink, Runtime
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
+from gateway.stuck import exit_when_stuck
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.event_log import EventLog
 from gateway.telemetry.log_file import LogFile
 from gateway.telemetry.loop_lag import measure_lag
-from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.metrics import GatewayMetrics, counter
 from gateway.telemetry.scraper import Scraper
 from gateway.telemetry.sinks import sink_of
 from gateway.watchdog import Watchdog
@@ -87,6 +89,7 @@ class Gateway:
         self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
         self.metrics.add_collector(self.view.collect)
         self.metrics.add_collector(watchdog.collect)
+        self.metrics.add_collector(self._collect_errors)
         self._started = self._draining = False
 
     def not_ready(self) -> list[str]:
@@ -97,6 +100,9 @@ class Gateway:
         if not self.view.num_ready():
             reasons.append("no worker is ready")
         return reasons
+
+    def _collect_errors(self) -> Iterable[Metric]:
+        yield counter("ranvier_runtime_errors", "Defects: caught between events.", [], [([], self.runtime.num_errors)])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Ports]:
@@ -258,9 +264,12 @@ async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config
         _announce(config, ports)
         gc.collect()
         gc.freeze()  # what is here now stays: later collections need not look at it
-        reloads = group.create_task(_reload_on(hang_up, gateway, reread))
+        tasks = [group.create_task(_reload_on(hang_up, gateway, reread))]
+        if config.policy.stuck_seconds:
+            tasks.append(group.create_task(exit_when_stuck(config.policy.stuck_seconds)))
         await stop.wait()
-        reloads.cancel()
+        for task in tasks:
+            task.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second one ends the process at once
 

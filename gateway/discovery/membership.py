@@ -104,12 +104,12 @@ class Membership:
         return self._begin_removal(member)
 
     def joined(self, worker: WorkerSection, models: tuple[str, ...], metrics: WorkerMetrics | None) -> None:
-        """The worker answered for the first time."""
+        """The worker answered for the first time, or serves other models than it did."""
         member = self.members.get(worker.worker_id)
-        if member is None or member.state != "connecting":
+        if member is None or member.state == "draining":
             return
+        replica = worker.worker_id in self._replicas and not member.joined
         member.state, member.joined = "ready", True
-        replica = worker.worker_id in self._replicas
         known = _sizes(worker, metrics)
         pool = worker.pool or ""
         log.info("worker joined", extra={"worker": worker.worker_id, "pool": pool, "models": ",".join(models)})

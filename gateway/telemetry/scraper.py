@@ -1,4 +1,4 @@
-"""Looks at every worker from time to time: its metrics, its health, and at the first answer its models.
+"""Looks at every worker from time to time: its metrics, its health, its models.
 
 Each worker has one task, so a worker is never scraped twice at once and a slow one delays nobody. What is
 seen becomes events; nothing here decides. A worker that does not answer is tried again for as long as it
@@ -34,7 +34,7 @@ class ScrapeMetrics(Protocol):
 
 class JoinListener(Protocol):
     def __call__(self, worker: WorkerSection, models: tuple[str, ...], metrics: WorkerMetrics | None) -> None:
-        """Called once for each watched worker, at its first answer."""
+        """Called at a watched worker's first answer, and when its models are others than the last time."""
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class Sight:
     failures: int = 0
     successes: int = 0
     next_health_at: float = 0.0
+    next_models_at: float = 0.0
     warned: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -120,10 +121,16 @@ class Scraper:
         if values is None or not sight.healthy or self._clock() >= sight.next_health_at:
             await self._check_health(sight)
             sight.next_health_at = self._clock() + self._settings.health_interval_seconds
-        if sight.healthy and not sight.joined:
-            sight.models = sight.worker.models or await self._models(sight)
-            sight.joined = True
-            self._joined(sight.worker, sight.models, values)
+        if sight.healthy and (not sight.joined or self._clock() >= sight.next_models_at):
+            await self._read_models(sight, values)
+
+    async def _read_models(self, sight: Sight, values: WorkerMetrics | None) -> None:
+        """Joins it, or joins it anew when adapters were loaded or another model is served there by now."""
+        models = sight.worker.models or await self._models(sight) or sight.models
+        sight.next_models_at = self._clock() + self._settings.models_interval_seconds
+        if not sight.joined or models != sight.models:
+            sight.joined, sight.models = True, models
+            self._joined(sight.worker, models, values)
 
     async def _scrape(self, sight: Sight) -> WorkerMetrics | None:
         worker_id = sight.worker.worker_id
@@ -167,7 +174,7 @@ class Scraper:
             self._set_health(sight, False)
 
     def _set_health(self, sight: Sight, healthy: bool) -> None:
-        sight.healthy = healthy
+        sight.healthy, sight.next_models_at = healthy, 0.0
         worker_id = sight.worker.worker_id
         self._metrics.health_changed(worker_id, healthy)
         if sight.joined:

@@ -142,3 +142,12 @@ async def test_policies_of_a_changed_configuration_are_loaded() -> None:
             await shell.gateway.reload_policies(changed)
             pool = shell.gateway.dispatcher.pools["default"]
             assert (pool.policy_set.generation, pool.policy_set.identities["routing"].name) == (2, "routing/random")
+
+
+async def test_every_metric_is_documented(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    async with running_shell({"event_log": {"dir": str(tmp_path)}}, num_ready=0) as shell:
+        families = [family for family in shell.gateway.metrics.registry.collect() if family.name.startswith("ranvier_")]
+        names = {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
+    assert len(names) > 20
+    assert {name for name in names if f"`{name}`" not in text} == set()

@@ -66,8 +66,11 @@ async def test_a_worker_joins_when_it_answers_with_what_is_known_of_it() -> None
     parts.membership.joined(member.worker, ("m",), WorkerMetrics(kv_capacity_tokens=200))
     known = WorkerMetrics(kv_capacity_tokens=200, max_num_seqs=8)
     assert parts.said == [WorkerJoined(1.0, "x:1", "p", "v", ("m",), known)]
+    parts.membership.joined(member.worker, ("m", "adapter"), None)
+    assert isinstance(parts.said[1], WorkerJoined) and parts.said[1].models == ("m", "adapter")
+    parts.membership.drain("x:1")
     parts.membership.joined(member.worker, ("m",), None)
-    assert len(parts.said) == 1
+    assert parts.said[2:] == [WorkerDraining(1.0, "x:1")]
 
 
 async def test_one_that_is_no_longer_wanted_is_drained_first() -> None:

@@ -113,6 +113,17 @@ async def test_a_server_without_metrics_and_health_pages_joins_as_well() -> None
         assert seen.joins[0][1:] == ((), None)
 
 
+async def test_models_that_change_are_found() -> None:
+    settings = QUICK.model_copy(update={"models_interval_seconds": 0.03})
+    async with FakeVllm(model="old") as worker, watching(worker.url, settings=settings) as (seen, _):
+        await seen.until(lambda: seen.joins)
+        worker.routes["/v1/models"] = answer({"data": [{"id": "old"}, {"id": "adapter"}]})
+        await seen.until(lambda: len(seen.joins) == 2)
+        worker.routes["/v1/models"] = error(500)
+        await asyncio.sleep(0.1)
+        assert [models for _, models, _ in seen.joins] == [("old",), ("old", "adapter")]
+
+
 async def test_a_forgotten_worker_is_not_asked_again() -> None:
     async with FakeVllm() as worker, watching(worker.url) as (seen, scraper):
         await seen.until(lambda: seen.joins)
