@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import resource
 import signal
 import sys
@@ -81,23 +82,24 @@ class Replay:
         self._stopped.set()
         self._pool.kill(block=False)
 
-    def _wait(self, request: TraceRequest) -> float:
-        """Wait for the request's time, which is returned; in a closed loop for a free place, and its time is now."""
+    def _wait(self, request: TraceRequest) -> float | None:
+        """Wait for the request's time, which is returned; in a closed loop for a free place: its time is when it is
+        sent, None."""
         if self.plan.concurrency is not None:
             self._pool.wait_available()
-            return time.perf_counter()
+            return None
         intended = self._start + request.timestamp / 1000.0 / self.plan.speed
         while (delay := intended - time.perf_counter()) > 0 and not self._stopped.is_set():
             self._stopped.wait(delay)
         return intended
 
-    def _send(self, request: TraceRequest, payload: Payload, intended: float) -> None:
+    def _send(self, request: TraceRequest, payload: Payload, intended: float | None) -> None:
         began = time.perf_counter()
         try:
             answer = self._client.post(payload.path, payload.headers, payload.body)
         except gevent.GreenletExit:
             answer = Answer(sent=began, end=time.perf_counter(), error="interrupted")
-        record = self._record(request, payload, intended, answer)
+        record = self._record(request, payload, answer.sent if intended is None else intended, answer)
         self.records.append(record)
         if self._sink is not None:
             self._sink.write(encode(record))
@@ -137,16 +139,28 @@ class RequestFailedError(Exception):
     """A failed request, by its kind: Locust groups failures by their text."""
 
 
+class ReplayError(RuntimeError):
+    """A run that broke off by an error of its own."""
+
+
 class ReplayUser(locust.User):  # type: ignore[misc]
     """The one user of a run; Locust's number of users does not matter, as the trace says what is sent."""
 
+    abstract = True
     fixed_count = 1
     make_replay: Callable[[Environment], Replay]
-    """Set by whoever builds the environment."""
 
     @locust.task  # type: ignore[untyped-decorator]
     def replay(self) -> None:
-        type(self).make_replay(self.environment).run()
+        """Once: a failure ends the run, where Locust by itself would try again for ever."""
+        try:
+            type(self).make_replay(self.environment).run()
+        except INPUT_ERRORS as error:
+            logging.getLogger(__name__).error("%s", error)
+            self.environment.process_exit_code = 2
+        except Exception:
+            logging.getLogger(__name__).exception("the replay failed")
+            self.environment.process_exit_code = 1
         self.environment.runner.quit()
 
 
@@ -156,12 +170,13 @@ def run(plan: Plan, on_progress: Callable[[Replay], None] | None = None) -> list
     Raises:
         PlanError, SynthError, TraceError, UrlError: the plan cannot be carried out.
         RecordError: the records cannot be written.
+        ReplayError: the run broke off.
     """
-    _raise_file_limit()
+    raise_file_limit()
     with _opened(plan.records) as sink:
         environment = Environment()
         replay = Replay(plan, environment, sink)
-        user = type("TraceUser", (ReplayUser,), {"make_replay": staticmethod(lambda _: replay)})
+        user = type("PlanUser", (ReplayUser,), {"abstract": False, "make_replay": staticmethod(lambda _: replay)})
         environment.user_classes = [user]
         runner = environment.create_local_runner()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -170,6 +185,8 @@ def run(plan: Plan, on_progress: Callable[[Replay], None] | None = None) -> list
             gevent.spawn(_tell, replay, on_progress, runner)
         runner.start(1, spawn_rate=1)
         runner.greenlet.join()
+    if environment.process_exit_code:
+        raise ReplayError("the replay failed; its error is above")
     return replay.records
 
 
@@ -195,7 +212,7 @@ def _opened(path: str | None) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """A connection is a file, and the usual limit of 1,024 is less than a busy run needs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -219,6 +236,9 @@ def main() -> int:
     except INPUT_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except ReplayError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     if shown:
         sys.stderr.write("\r" + " " * 70 + "\r")
     sys.stdout.buffer.write(orjson.dumps(summarize(records).as_dict(), option=orjson.OPT_APPEND_NEWLINE))
