@@ -240,6 +240,17 @@ class TestHolding:
             [Reject("r2", "queue_timeout", 10.0)],
         ]
 
+    def test_all_its_stays_in_the_queue_together_are_bounded(self):
+        d = dispatcher("a", routing=AtMost(1), max_queue_seconds=10.0)
+        play(d, arrived(0, "busy"), arrived(1, "r"))
+        assert play(d, completed(7, "busy"), arrived(7, "other")) == [to("r", "a"), []]
+        d.handle(PolicySetReplaced(8, "p", PolicySet(2, Hold())))
+        assert play(d, failed(20, "r"), Ticked(23.9), Ticked(24)) == [
+            [Reject("other", "queue_timeout", 10.0)],
+            [],
+            [Reject("r", "queue_timeout", 10.0)],
+        ]
+
     def test_a_deadline_cuts_the_hold_short(self):
         d = dispatcher("a", routing=Hold(), max_queue_seconds=10.0)
         assert play(d, arrived(1, "r", deadline=3.0), Ticked(3.0)) == [[], [Reject("r", "deadline", 2.0)]]
@@ -407,6 +418,12 @@ class TestEnd:
                 [command] = d.handle(failed(n * 0.01, command.request_id))
         assert at_bad == 3
 
+    def test_an_answer_between_failures_clears_the_worker(self):
+        d = dispatcher("a", "b", routing=First())
+        for n in range(12):
+            assert d.handle(arrived(n, f"r{n}")) == to(f"r{n}", "a")
+            d.handle(completed(n, f"r{n}") if n % 3 == 2 else failed(n, f"r{n}", retriable=False))
+
     def test_failing_workers_are_used_when_there_is_no_other(self):
         d = dispatcher("a", max_attempts=2)
         for n in range(10):
@@ -552,13 +569,13 @@ class TestSwap:
         def admit(request, pool):
             raise ValueError("no")
 
-        d = dispatcher("a", routing=First(), guard_failures=1)
+        d = dispatcher("a", routing=AtMost(2), guard_failures=2)
         bad = PolicySet(2, Hold(), Calls(admit=admit, key=lambda request: 0))
-        swap = PolicySetReplaced(1, "p", PolicySet(2, Hold()))
-        assert play(d, swap, arrived(2, "held")) == [[], []]
-        d.handle(PolicySetReplaced(3, "p", PolicySet(3, bad.routing, bad.scheduling)))
-        restored = [c for c in d.handle(arrived(4, "r")) if isinstance(c, PolicySetRetired)]
-        assert [c.restored for c in restored] == [2]
+        d.handle(PolicySetReplaced(1, "p", bad))
+        assert d.handle(arrived(2, "held")) == []
+        [retired, *dispatched] = d.handle(arrived(3, "last"))
+        assert retired.restored == 1
+        assert dispatched == [Dispatch("held", "a"), Dispatch("last", "a")]
 
     def test_a_policy_that_breaks_what_it_is_shown_breaks_nothing_else(self):
         def route(request, candidates, pool):

@@ -67,7 +67,7 @@ class Log:
         pools = [PoolConfig("p", policy_set=load("p", 1, ()), **config)]
         self.header = json.loads(json.dumps(encode_header(pools, seed=7)))
         self.load = load
-        self._dispatcher = Dispatcher(pools, output_tokens=counts or {}, watch=watch)
+        self._dispatcher = Dispatcher(pools, output_tokens={} if counts is None else counts, watch=watch)
         self._recorder = Recorder(self._dispatcher, every)
         self.records = []
         self.commands = []
@@ -193,20 +193,20 @@ def test_what_the_watch_found_is_an_input():
 
 
 def test_a_worker_that_joins_again_starts_counting_anew():
+    """Its old count must not come back where the new one, still 0, was read without a change to be logged."""
     counts = {}
 
     def load(pool, generation, sources):
-        return PolicySet(
-            generation,
-            Calls(route=lambda r, candidates, p: min(candidates, key=lambda c: c.worker.num_inflight_tokens)),
-        )
+        least = Calls(route=lambda r, candidates, p: min(candidates, key=lambda c: c.worker.num_inflight_tokens))
+        return PolicySet(generation, least)
 
     log = Log(counts=counts, load=load)
     log.hear(joined("a"), joined("b"), arrived(1, "r1"))
-    counts["a"] = 50
+    counts["a"] = 500
     log.hear(arrived(2, "r2"), arrived(3, "r3"), WorkerLeft(4, "a"), joined("a", time=5))
     counts["a"] = 0
-    log.hear(*(arrived(6 + n, f"x{n}") for n in range(6)))
+    log.hear(PolicySetReplaced(6, "p", PolicySet.builtin(2)), arrived(7, "x1"), arrived(7, "x2"), arrived(7, "x3"))
+    log.hear(PolicySetReplaced(8, "p", load("p", 3, ())), *(arrived(9 + n, f"y{n}") for n in range(6)))
     assert log.replayed() == log.commands
 
 

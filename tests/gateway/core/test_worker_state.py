@@ -4,7 +4,7 @@ import pytest
 
 from gateway.core.events import ClientLeft, FirstTokenSeen, MetricsScraped, RequestEnded, Ticked, WorkerMetrics
 from gateway.core.worker_state import CandidateSet
-from tests.support.core_policies import Calls, arrived, completed, dispatcher, joined, play, sized
+from tests.support.core_policies import Calls, arrived, completed, dispatcher, failed, joined, play, sized
 
 
 class Seen:
@@ -127,6 +127,13 @@ class TestUnstreamed:
         seen.hear(arrived(0, "s"), FirstTokenSeen(2, "s"), completed(3, "s"))
         seen.hear(arrived(10, "r", tokens=9, stream=False), completed(10.5, "r"), arrived(11, "q", tokens=4))
         assert seen.look(20)["num_inflight_prefill_tokens"] == 4
+
+    def test_a_retry_at_the_same_worker_begins_anew(self):
+        seen = Seen()
+        seen.hear(arrived(0, "s"), FirstTokenSeen(2, "s"), completed(3, "s"))
+        seen.hear(arrived(10, "r", tokens=9, stream=False), failed(11, "r"))
+        assert seen.look(12.5)["num_inflight_prefill_tokens"] == 9
+        assert seen.look(13)["num_inflight_prefill_tokens"] == 0
 
     def test_until_a_first_token_was_ever_seen_nothing_is_taken_as_made(self):
         seen = Seen()
