@@ -7,7 +7,7 @@ one to judge them. Only a body that is no JSON object is refused here.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,8 +16,9 @@ from urllib.parse import unquote
 
 import orjson
 
-MODEL_PATHS: frozenset[bytes] = frozenset(
-    (
+MODEL_PATHS: Mapping[bytes, str] = {
+    path: path.decode()
+    for path in (
         b"/v1/chat/completions",
         b"/v1/chat/completions/batch",
         b"/v1/completions",
@@ -41,7 +42,7 @@ MODEL_PATHS: frozenset[bytes] = frozenset(
         b"/detokenize",
         b"/invocations",
     )
-)
+}
 """POST to one of these goes to the dispatcher."""
 
 ADMINISTRATIVE_PATHS: frozenset[str] = frozenset(
@@ -232,7 +233,7 @@ def _read_item(item: object, texts: list[str], depth: int = 0) -> None:
 
 
 def _read_part(part: dict[str, Any], texts: list[str], depth: int) -> None:
-    if part.get("type") in _MEDIA:
+    if type(kind := part.get("type")) is str and kind in _MEDIA:
         texts.append(_MEDIA_TEXT)
     elif type(text := part.get("text")) is str:
         texts.append(text)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from gateway.http.answers import CONTINUE, answer, error_body
-from gateway.http.incoming import IncomingRequest, note_header
+from gateway.http.incoming import NOTES, IncomingRequest
 
 if TYPE_CHECKING:
     from gateway.http.data_plane import DataPlane
@@ -189,9 +189,11 @@ class ClientConnection(asyncio.Protocol):
         if incoming is None or self._in_body:
             return  # a trailer of a chunked body: dropped
         self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._plane.settings.max_header_bytes:
-            raise RefusedError(431, "The headers are too large.")
-        note_header(incoming, name, value)
+        note = NOTES.get(name.lower())
+        if note is None:
+            incoming.headers.append(b"%b: %b\r\n" % (name, value))
+        else:
+            note(incoming, name, value)
 
     def on_headers_complete(self) -> None:
         incoming = self._incoming
@@ -209,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
             self._take_path(incoming)
         if incoming.named_by_connection:
             incoming.drop_named_headers()
+        if self._head_bytes > settings.max_header_bytes:
+            raise RefusedError(431, "The headers are too large.")
         if len(incoming.headers) > settings.max_headers:
             raise RefusedError(431, "There are too many headers.")
         if incoming.content_length > settings.max_body_bytes:

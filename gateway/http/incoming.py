@@ -87,10 +87,6 @@ class IncomingRequest:
 _WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"))
 
 
-def _forward(request: IncomingRequest, name: bytes, value: bytes) -> None:
-    request.headers.append(b"%b: %b\r\n" % (name, value))
-
-
 def _drop(request: IncomingRequest, name: bytes, value: bytes) -> None:
     return
 
@@ -141,10 +137,6 @@ NOTES: dict[bytes, Note] = {
     b"x-ranvier-worker": _own,
 }
 """By name in lower case; any other header is passed on."""
-
-
-def note_header(request: IncomingRequest, name: bytes, value: bytes) -> None:
-    NOTES.get(name.lower(), _forward)(request, name, value)
 
 
 def parse_milliseconds(value: bytes) -> float | None:

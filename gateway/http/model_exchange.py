@@ -17,6 +17,7 @@ from gateway.http.metrics import Ending
 from gateway.http.sse import NO_USAGE, StreamEvent, event_end, event_mark, read_events, read_usage
 from gateway.http.worker_connection import BreakReason, WorkerConnection
 from gateway.http.worker_pool import WorkerPool
+from gateway.openai_api import MODEL_PATHS
 
 if TYPE_CHECKING:
     from gateway.http.client_connection import ClientConnection
@@ -29,9 +30,11 @@ timers see it; until then it is held with the head, because the answer may still
 
 class ModelExchange(Exchange):
     __slots__ = (
+        "_counts",
         "_event_end",
         "_failed_in_stream",
         "_held",
+        "_is_plain",
         "_mark",
         "_read_from",
         "_tail",
@@ -57,6 +60,7 @@ class ModelExchange(Exchange):
         arrived_at: float,
     ) -> None:
         super().__init__(plane, client, incoming, request_id)
+        self._counts = plane.output_tokens
         self.model = model
         self.tenant = tenant
         self.arrived_at = arrived_at
@@ -73,6 +77,8 @@ class ModelExchange(Exchange):
         self._tail = b""
         """Of a stream: the beginning of an event whose end has not come."""
         self._event_end = b"\n\n\r\n"
+        self._is_plain = False
+        """Chunked, an event or more to a chunk, passed on as it comes."""
         self._mark = b"\ndata: {"
         self._usage = b""
         """Bytes that hold the last ``usage`` seen."""
@@ -173,6 +179,7 @@ class ModelExchange(Exchange):
         if events:
             chunked = connection.framing == "chunked" and not self.decoded
             self._event_end = event_end(held, events[0], chunked=chunked)
+            self._is_plain = chunked and self._event_end != b""
         whole = self._whole_events(held, connection)
         self.release(whole)
         if len(whole) < len(held):
@@ -208,18 +215,29 @@ class ModelExchange(Exchange):
         runtime.submit(FirstTokenSeen(self.first_token_at, self.request_id))
 
     def _receive_stream(self, data: bytes) -> None:
-        """Every token passes here."""
-        self._count(self._send_events(data))
+        """Every token passes here: the usual read is one or more whole events."""
+        client = self.client
+        if self._tail or not self._is_plain or not data.endswith(self._event_end) or client is None:
+            self._count(self._send_events(data))
+            return
+        client.write(data)
+        count = data.count(self._mark)
+        self.num_output_tokens += count
+        self._counts[self.worker_id] += count
+        if b'"usage":' in data:
+            self._usage = data
+        if b'data: {"e' in data:
+            self._failed_in_stream = self._failed_in_stream or _ERROR in data
 
     def _count(self, data: bytes) -> None:
         mark = self._mark
         count = data.count(mark) + data.startswith(mark[1:])
         if count:
             self.num_output_tokens += count
-            self.plane.output_tokens[self.worker_id] += count
+            self._counts[self.worker_id] += count
         if b'"usage":' in data:
             self._usage = data
-        if b'{"error"' in data:
+        if _ERROR in data:
             self._failed_in_stream = True
 
     def _send_events(self, data: bytes) -> bytes:
@@ -246,7 +264,9 @@ class ModelExchange(Exchange):
         mark = self._event_end
         at = data.rfind(mark) + len(mark) if mark else 0
         if not mark or (at < len(mark) and len(data) > self.plane.settings.max_held_response_bytes):
-            self.at_boundary = False  # a worker that writes its events otherwise: passed on as they come
+            self.at_boundary = self._is_plain = (
+                False  # a worker that writes its events otherwise: passed on as they come
+            )
             return data
         if at < len(mark):
             at = 0
@@ -279,7 +299,7 @@ class ModelExchange(Exchange):
         usage = read_usage(usage_bytes) if usage_bytes else NO_USAGE
         plane = self.plane
         if usage.num_output_tokens is not None:
-            plane.output_tokens[self.worker_id] += usage.num_output_tokens - self.num_output_tokens
+            self._counts[self.worker_id] += usage.num_output_tokens - self.num_output_tokens
             self.num_output_tokens = usage.num_output_tokens
         now = plane.forget(self)
         self._report(outcome, now, usage.num_prompt_tokens)
@@ -316,7 +336,7 @@ class ModelExchange(Exchange):
         first = self.first_token_at
         arrived = self.arrived_at
         self.plane.metrics.request_finished(
-            self.incoming.path.decode("latin-1"),
+            MODEL_PATHS[self.incoming.path],
             self.model,
             self.tenant,
             self.worker_id,
@@ -330,6 +350,7 @@ class ModelExchange(Exchange):
         )
 
 
+_ERROR = b'data: {"error"'
 _USAGE_BYTES = 65_536
 """Of a long answer's end, kept to find ``usage`` in."""
 

@@ -98,9 +98,7 @@ class Usage(NamedTuple):
 
 
 NO_USAGE = Usage(None, None, None)
-_OUTPUT = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
-_PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
-_CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)"\s*:\s*(\d+)')
+_NUMBER = re.compile(rb'"(completion|output|prompt|input|cached|cache_read_input)_tokens"\s*:\s*(\d+)')
 _USAGE_SPAN = 640
 """Bytes after the last ``"usage"`` in which its numbers are looked for."""
 
@@ -110,10 +108,12 @@ def read_usage(data: bytes) -> Usage:
     at = max(data.rfind(b'"usage":{'), data.rfind(b'"usage": {'))
     if at < 0:
         return NO_USAGE
-    end = at + _USAGE_SPAN
-    return Usage(_number(_OUTPUT, data, at, end), _number(_PROMPT, data, at, end), _number(_CACHED, data, at, end))
-
-
-def _number(pattern: re.Pattern[bytes], data: bytes, start: int, end: int) -> int | None:
-    found = pattern.search(data, start, end)
-    return int(found[1]) if found else None
+    output = prompt = cached = None
+    for name, number in _NUMBER.findall(data, at, at + _USAGE_SPAN):
+        if name in (b"completion", b"output"):
+            output = int(number)
+        elif name in (b"prompt", b"input"):
+            prompt = int(number)
+        else:
+            cached = int(number)
+    return Usage(output, prompt, cached)

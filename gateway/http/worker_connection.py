@@ -42,9 +42,13 @@ class WorkerConnection(asyncio.Protocol):
         "_before_head",
         "_bodies",
         "_bucket",
+        "_clock",
+        "_feed",
+        "_head_passed",
         "_keep",
         "_num_interim",
         "_parser",
+        "_passing",
         "_reading_paused",
         "active_at",
         "complete",
@@ -76,8 +80,13 @@ class WorkerConnection(asyncio.Protocol):
         """Coarse time of the last read, of the request's start, or since when it is idle."""
         self._bodies: list[bytes] | None = None
         self._reading_paused = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._clock = pool.clock
+        self._parse_with(httptools.HttpResponseParser(self))
         self._reset()
+
+    def _parse_with(self, parser: httptools.HttpResponseParser) -> None:
+        self._parser = parser
+        self._feed = parser.feed_data
 
     def _reset(self) -> None:
         self.status = 0
@@ -89,6 +98,9 @@ class WorkerConnection(asyncio.Protocol):
         self.head_complete = False
         self.complete = False
         self._keep = False
+        self._passing = False
+        """What is read goes to the exchange as it is."""
+        self._head_passed = False
         self._before_head = b""
         self._num_interim = 0
 
@@ -104,7 +116,7 @@ class WorkerConnection(asyncio.Protocol):
         self.active_at = self.pool.clock.now
         if exchange.decoded:
             self._bodies = []
-            self._parser = httptools.HttpResponseParser(_DecodedSink(self, self._bodies))
+            self._parse_with(httptools.HttpResponseParser(_DecodedSink(self, self._bodies)))
         if len(body) <= _COPIED_BODY_BYTES:
             self.transport.write(head + body)
         else:
@@ -115,6 +127,7 @@ class WorkerConnection(asyncio.Protocol):
         """Drops the connection at once: the worker aborts the request. The exchange hears nothing more."""
         self.exchange = None
         self.receive = _nobody
+        self._passing = False
         self.transport.abort()
 
     def pause_reading(self) -> None:
@@ -139,7 +152,7 @@ class WorkerConnection(asyncio.Protocol):
         self._bucket.discard(self)
         self.pool.closed(self)
         exchange, self.exchange = self.exchange, None
-        del self._parser  # it refers to this object
+        del self._parser, self._feed  # they refer to this object
         if exchange is None:
             return
         if exc is None and self.head_complete and self.framing == "close":
@@ -149,29 +162,41 @@ class WorkerConnection(asyncio.Protocol):
             exchange.broken("lost")
 
     def data_received(self, data: bytes) -> None:
+        self.active_at = self._clock.now
+        if not self._passing:
+            self._read_head(data)
+            return
+        try:
+            self._feed(data)
+        except _PARSER_ERRORS:
+            self.fail("garbled")
+            return
+        self.receive(data)
+        if self.complete:
+            self._finish()
+
+    def _read_head(self, data: bytes) -> None:
+        """A read of which the exchange gets only a part: up to the head's end, or a body to be decoded."""
         if self.exchange is None:
             self.transport.abort()  # it speaks out of turn
             return
-        self.active_at = self.pool.clock.now
         self.has_answered = True
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._feed(data)
+        except _PARSER_ERRORS:
             self.fail("garbled")
             return
         if not self.head_complete:
             self._hold_head(data)
             return
-        if self._bodies is not None:
-            data = self._take_bodies()
-            if self._before_head is not _HEAD_PASSED:
-                self._pass_head(data)
-            elif data:
-                self.receive(data)
-        elif self._before_head is _HEAD_PASSED:
+        if self._bodies is None:
+            self._passing = True
+            self.exchange.head(self, self._after_head(data))
+        elif not self._head_passed:
+            self._head_passed = True
+            self.exchange.head(self, self._take_bodies())
+        elif data := self._take_bodies():
             self.receive(data)
-        else:
-            self._pass_head(self._after_head(data))
         if self.complete:
             self._finish()
 
@@ -188,11 +213,6 @@ class WorkerConnection(asyncio.Protocol):
             at = whole.find(b"\r\n\r\n", at) + 4
         return whole[at:]
 
-    def _pass_head(self, data: bytes) -> None:
-        self._before_head = _HEAD_PASSED
-        if self.exchange is not None:
-            self.exchange.head(self, data)
-
     def _take_bodies(self) -> bytes:
         bodies = self._bodies
         if not bodies:
@@ -204,6 +224,7 @@ class WorkerConnection(asyncio.Protocol):
     def _finish(self) -> None:
         exchange, self.exchange = self.exchange, None
         self.receive = _nobody
+        self._passing = False
         if self._keep and self._bodies is None and exchange is not None and not self.transport.is_closing():
             self.resume_reading()
             self.reused = True
@@ -265,6 +286,9 @@ class WorkerConnection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive()
 
 
+_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+
+
 class _ExcessError(Exception):
     """More came than the answer asked for."""
 
@@ -315,7 +339,5 @@ _NOTES: dict[bytes, Callable[[WorkerConnection, bytes], None]] = {
     b"x-request-id": _drop,
     b"x-ranvier-worker": _drop,
 }
-_HEAD_PASSED = b"\r\n"
-"""Stands in ``_before_head`` once the exchange has the head (compared by identity)."""
 _COPIED_BODY_BYTES = 8_192
 """A body up to this long is sent in one piece with its head: copying it is cheaper than a second buffer."""

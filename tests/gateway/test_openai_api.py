@@ -218,4 +218,4 @@ def test_paths_are_read_as_a_worker_might(path: bytes, canonical: str) -> None:
 
 
 def test_no_path_is_both_for_models_and_administrative() -> None:
-    assert not {p.decode() for p in MODEL_PATHS} & ADMINISTRATIVE_PATHS
+    assert not set(MODEL_PATHS.values()) & ADMINISTRATIVE_PATHS
