@@ -61,7 +61,7 @@ class TestRoute:
     def test_without_a_policy_the_fewest_in_flight(self, candidates):
         assert guard().route(REQUEST, candidates, POOL) is candidates.states[1]
 
-    @pytest.mark.parametrize("answer", [0, True, "a", object(), []], ids=repr)
+    @pytest.mark.parametrize("answer", [0, True, "a", object(), []], ids=["number", "bool", "text", "object", "list"])
     def test_anything_else_is_wrong(self, candidates, answer):
         made = guard(routing=Calls(route=lambda *a: answer))
         assert made.route(REQUEST, candidates, POOL) is candidates.states[1]
