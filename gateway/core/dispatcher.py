@@ -30,7 +30,7 @@ from gateway.core.events import (
 )
 from gateway.core.fair_share import weighted_tokens
 from gateway.core.guard import CallLog, FailureReason, Watch
-from gateway.core.pool import PoolConfig, PoolState
+from gateway.core.pool import PoolConfig, PoolState, by_model, default_pool
 from gateway.core.request_state import RequestState
 from gateway.core.worker_state import WorkerState
 from policies.contract import Finished, FirstToken, Request
@@ -65,8 +65,10 @@ class Dispatcher:
         calls = CallLog()
         self._decisions = Decisions(output_tokens, calls, self._changed)
         self._pools = {config.name: PoolState(config, watch, calls) for config in pools}
-        self._pool_by_model = _by_model(pools, self._pools)
-        self._default_pool = _default(self._pools)
+        if len(self._pools) < len(pools):
+            raise ValueError("two pools have the same name; give each its own")
+        self._pool_by_model = by_model(self._pools)
+        self._default_pool = default_pool(self._pools)
         self._requests: dict[str, RequestState] = {}
         self._worker_pools: dict[str, PoolState] = {}
         self._num_arrivals = 0
@@ -171,11 +173,11 @@ class Dispatcher:
         request = self._new_request(pool, event, now)
         candidates = pool.candidates(request.model)
         if request.is_late(now):
-            self._refuse(request, "deadline", _retry_after(pool, now))
+            self._refuse(request, "deadline", pool.retry_after(now))
         elif not candidates.states and not pool.may_serve_later(request.model):
             self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS)
         elif not self._decisions.admitted(pool, request):
-            self._refuse(request, "shed", _retry_after(pool, now))
+            self._refuse(request, "shed", pool.retry_after(now))
         else:
             self._place(pool, request, now)
 
@@ -215,7 +217,7 @@ class Dispatcher:
                 return
         num_tokens = queue.num_prompt_tokens + request.prompt_tokens
         if queue.num_requests >= config.max_queue_requests or 0 < config.max_queue_prompt_tokens < num_tokens:
-            self._refuse(request, "queue_full", _retry_after(pool, now))
+            self._refuse(request, "queue_full", pool.retry_after(now))
             return
         self._hold(pool, request, now)
         if not (is_first and candidates.states) and queue.head() is request:
@@ -275,7 +277,7 @@ class Dispatcher:
             return
         pool, state = request.pool, request.worker
         if event.outcome == "completed":
-            _learn(request, state, event, now)
+            pool.learn(request, state, event, now)
             pool.worker_answered(state)
         elif event.outcome == "failed":
             pool.worker_failed(state, now)
@@ -304,10 +306,10 @@ class Dispatcher:
     def _retry(self, pool: PoolState, request: RequestState, worker_id: str, now: float) -> None:
         request.failed_at(worker_id)
         if request.num_attempts >= pool.config.max_attempts:
-            self._refuse(request, "attempts", _retry_after(pool, now))
+            self._refuse(request, "attempts", pool.retry_after(now))
             return
         if request.is_late(now):
-            self._refuse(request, "deadline", _retry_after(pool, now))
+            self._refuse(request, "deadline", pool.retry_after(now))
             return
         request.tenant = pool.fair_share.tenant(request.tenant_name)
         self._hold(pool, request, now)
@@ -368,7 +370,7 @@ class Dispatcher:
     def _expire(self, pool: PoolState, now: float) -> None:
         first = pool.queue.next_limit()
         while first is not None and first.limit <= now:
-            retry_after = _retry_after(pool, now)
+            retry_after = pool.retry_after(now)
             self._take(first, now)
             self._refuse(first, first.limit_reason, retry_after)
             self._to_offer.append(pool)
@@ -440,46 +442,3 @@ class Dispatcher:
             if pool.scaling.is_due(now):
                 self._decisions.scale(pool)
             self._to_offer.append(pool)
-
-
-def _learn(request: RequestState, state: WorkerState, event: RequestEnded, now: float) -> None:
-    """From a full answer: lengths, tokens per byte, seconds per token."""
-    estimates, num_tokens = request.pool.estimates, event.num_output_tokens
-    if num_tokens > 0 or event.num_prompt_tokens is not None:  # a refused request says nothing of lengths
-        estimates.completed(request.model, request.tenant_name, num_tokens)
-    if event.num_prompt_tokens is not None and request.prompt_bytes > 0:
-        estimates.prompt_counted(request.model, request.prompt_bytes, event.num_prompt_tokens)
-    if request.phase == "decode" and num_tokens > 1:
-        tpot = (now - request.first_token_time) / (num_tokens - 1)
-        state.latency.tpot.add(tpot)
-        estimates.latency.tpot.add(tpot)
-
-
-def _retry_after(pool: PoolState, now: float) -> float:
-    """Seconds: as long as the oldest one held has waited, at least 1."""
-    oldest = pool.queue.oldest_arrival()
-    return 1.0 if oldest is None else max(1.0, min(now - oldest, pool.config.max_queue_seconds))
-
-
-def _by_model(configs: Sequence[PoolConfig], pools: Mapping[str, PoolState]) -> dict[str, PoolState]:
-    if len(pools) != len(configs):
-        raise ValueError("two pools have the same name; give each its own")
-    owners: dict[str, PoolState] = {}
-    for config in configs:
-        for model in config.models:
-            if model in owners:
-                raise ValueError(
-                    f"model {model!r} is named by pools {owners[model].config.name!r} and {config.name!r}; keep one"
-                )
-            owners[model] = pools[config.name]
-    if len(pools) == 1:
-        owners[""] = next(iter(pools.values()))  # a request that names no model
-    return owners
-
-
-def _default(pools: Mapping[str, PoolState]) -> PoolState | None:
-    """The pool that takes any model no other names."""
-    takers = [pool for pool in pools.values() if not pool.config.models]
-    if len(takers) > 1:
-        raise ValueError(f"pools {', '.join(pool.config.name for pool in takers)} name no models; at most one may")
-    return takers[0] if takers else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from gateway.core.estimates import Estimates
-from gateway.core.events import OutputTokens
+from gateway.core.events import OutputTokens, RequestEnded
 from gateway.core.fair_share import FairShare
 from gateway.core.guard import CallLog, Guard, Watch
 from gateway.core.policy_set import PolicySet
@@ -166,12 +166,31 @@ class PoolState:
         """False when the pool takes any model but all of its workers say which they serve, and this is none."""
         return bool(self.config.models) or not self.workers or any(s.serves(model) for s in self.workers.values())
 
+    # --- what is learned of requests ---
+
     def expect_first_token(self, request: RequestState, state: WorkerState, now: float) -> None:
         """It will not be seen: take it as made after the usual time, once that is known."""
         learned = state.latency.ttft if state.latency.ttft.count else self.estimates.latency.ttft
         if learned.count:
             state.pass_time(now)
             state.expect_first_token(request, now + learned.value)
+
+    def learn(self, request: RequestState, state: WorkerState, event: RequestEnded, now: float) -> None:
+        """From a full answer: lengths, tokens per byte, seconds per token."""
+        estimates, num_tokens = self.estimates, event.num_output_tokens
+        if num_tokens > 0 or event.num_prompt_tokens is not None:  # a refused request says nothing of lengths
+            estimates.completed(request.model, request.tenant_name, num_tokens)
+        if event.num_prompt_tokens is not None and request.prompt_bytes > 0:
+            estimates.prompt_counted(request.model, request.prompt_bytes, event.num_prompt_tokens)
+        if request.phase == "decode" and num_tokens > 1:
+            tpot = (now - request.first_token_time) / (num_tokens - 1)
+            state.latency.tpot.add(tpot)
+            estimates.latency.tpot.add(tpot)
+
+    def retry_after(self, now: float) -> float:
+        """Seconds: as long as the oldest one held has waited, at least 1."""
+        oldest = self.queue.oldest_arrival()
+        return 1.0 if oldest is None else max(1.0, min(now - oldest, self.config.max_queue_seconds))
 
     # --- workers left alone for a while ---
 
@@ -307,3 +326,34 @@ class PoolState:
             if not state.draining:
                 present[state.variant] = present.get(state.variant, 0) + 1
         return present
+
+
+def by_model(pools: Mapping[str, PoolState]) -> dict[str, PoolState]:
+    """The pool that names each model; with a single pool, that is also where a request goes which names none.
+
+    Raises:
+        ValueError: two name the same.
+    """
+    owners: dict[str, PoolState] = {}
+    for name, pool in pools.items():
+        for model in pool.config.models:
+            if model in owners:
+                raise ValueError(
+                    f"model {model!r} is named by pools {owners[model].config.name!r} and {name!r}; keep one"
+                )
+            owners[model] = pool
+    if len(pools) == 1:
+        owners[""] = next(iter(pools.values()))
+    return owners
+
+
+def default_pool(pools: Mapping[str, PoolState]) -> PoolState | None:
+    """The pool that takes any model no other names.
+
+    Raises:
+        ValueError: more than one does.
+    """
+    takers = [pool for pool in pools.values() if not pool.config.models]
+    if len(takers) > 1:
+        raise ValueError(f"pools {', '.join(pool.config.name for pool in takers)} name no models; at most one may")
+    return takers[0] if takers else None
