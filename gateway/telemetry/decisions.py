@@ -24,6 +24,8 @@ _WORKER_FIELDS = tuple(f.name for f in fields(Worker) if f.name not in ("worker_
 _REQUEST_FIELDS = tuple(f.name for f in fields(Request) if f.name not in ("request_id", "arrival_time"))
 _ALWAYS = ("num_inflight_requests",)
 _MAX_CANDIDATES = 32
+_DECISIONS = (Dispatch, Reject)
+_STEPS = (FirstTokenSeen, RequestEnded)
 _MAX_OPEN = 1_000
 
 
@@ -58,7 +60,7 @@ class Decisions:
         if self._open:
             self._note_outcome(event, commands)
         for command in commands:
-            if isinstance(command, Dispatch | Reject) and self._may_record(event.time):
+            if isinstance(command, _DECISIONS) and self._may_record(event.time):
                 self._record(event, command)
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ class Decisions:
             self._write(orjson.dumps(record, default=str))
 
     def _note_outcome(self, event: Event, commands: Sequence[Command]) -> None:
-        if isinstance(event, FirstTokenSeen | RequestEnded) and event.request_id in self._open:
+        if isinstance(event, _STEPS) and event.request_id in self._open:
             record, dispatched_at = self._open[event.request_id]
             outcome = record.setdefault("outcome", {})
             seconds = round(event.time - dispatched_at, 6)

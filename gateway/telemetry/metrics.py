@@ -1,15 +1,15 @@
 """What the gateway says of itself to Prometheus: names ``ranvier_*``, a registry of its own, bounded labels.
 
 Labels are pools, workers, and words from fixed lists: never a tenant, a session, a path or a model as a client
-wrote it. Counters of the hot path have their children bound once. What can be read off live objects (queues,
-in-flight counts, ages) is read when Prometheus asks, so it is never stale and costs a request nothing.
+wrote it. What can be read off live objects (queues, in-flight counts, ages) is read when Prometheus asks, so it is
+never stale and costs a request nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -18,24 +18,28 @@ from gateway import __version__
 from gateway.core.commands import Command, Dispatch, Reject
 from gateway.core.events import Event
 from gateway.http.metrics import Ending
+from gateway.telemetry.tallies import Buckets, Tally, histogram
 
-_TTFT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
-_TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
-_E2E_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 240, 480, 960)
-_LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5)
+_TTFT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+_E2E_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0)
+_LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _NO_POOL = ""
+_CODES = {0: "none", 1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
 
 
-class _PoolMetrics:
-    """The children of one pool, bound once."""
+class _PoolTimes:
+    """The requests of one pool."""
 
-    def __init__(self, owner: GatewayMetrics, pool: str) -> None:
-        self.queued = owner.queue_seconds.labels(pool)
-        self.ttft = owner.ttft_seconds.labels(pool)
-        self.tpot = owner.tpot_seconds.labels(pool)
-        self.e2e = owner.e2e_seconds.labels(pool)
-        self.prompt_tokens = owner.tokens.labels(pool, "prompt")
-        self.output_tokens = owner.tokens.labels(pool, "output")
+    __slots__ = ("e2e", "output_tokens", "prompt_tokens", "queued", "tpot", "ttft")
+
+    def __init__(self) -> None:
+        self.queued = Buckets(_TTFT_BUCKETS)
+        self.ttft = Buckets(_TTFT_BUCKETS)
+        self.tpot = Buckets(_TPOT_BUCKETS)
+        self.e2e = Buckets(_E2E_BUCKETS)
+        self.prompt_tokens = 0
+        self.output_tokens = 0
 
 
 class GatewayMetrics:
@@ -46,56 +50,27 @@ class GatewayMetrics:
     """
 
     def __init__(self, pool_of: Callable[[str], str] = lambda worker_id: _NO_POOL) -> None:
-        self.registry = r = CollectorRegistry()
         self._pool_of = pool_of
-        ProcessCollector(registry=r)
-        Gauge("ranvier_build_info", "Always 1.", ["version"], registry=r).labels(__version__).set(1)
-        self.requests = Counter(
-            "ranvier_requests", "Requests to a model that are over.", ["pool", "code", "ending"], registry=r
-        )
-        self.refused = Counter("ranvier_refused_requests", "Malformed, too large or forbidden.", ["code"], registry=r)
-        self.queue_seconds = Histogram(
-            "ranvier_request_queue_seconds", "Arrival to last dispatch.", ["pool"], registry=r, buckets=_TTFT_BUCKETS
-        )
-        self.ttft_seconds = Histogram(
-            "ranvier_request_ttft_seconds",
-            "Arrival to first content token.",
-            ["pool"],
-            registry=r,
-            buckets=_TTFT_BUCKETS,
-        )
-        self.tpot_seconds = Histogram(
-            "ranvier_request_tpot_seconds", "Each token after the first.", ["pool"], registry=r, buckets=_TPOT_BUCKETS
-        )
-        self.e2e_seconds = Histogram(
-            "ranvier_request_e2e_seconds",
-            "Arrival to the end of the answer.",
-            ["pool"],
-            registry=r,
-            buckets=_E2E_BUCKETS,
-        )
-        self.tokens = Counter("ranvier_tokens", "Of finished requests.", ["pool", "kind"], registry=r)
-        self.retries = Counter(
-            "ranvier_retries", "Dispatches that failed before a byte.", ["worker", "reason"], registry=r
-        )
-        self.dispatches = Counter("ranvier_dispatches", "Requests sent to a worker.", ["worker"], registry=r)
-        self.rejects = Counter("ranvier_rejects", "Requests the dispatcher turned away.", ["reason"], registry=r)
-        self.scrapes = Counter("ranvier_scrapes", "Of a worker's metrics page.", ["worker", "ok"], registry=r)
-        self.health_changes = Counter(
-            "ranvier_worker_health_changes", "By new state.", ["worker", "healthy"], registry=r
-        )
-        self.swaps = Counter(
-            "ranvier_policy_swaps", "By origin and outcome.", ["pool", "origin", "outcome"], registry=r
-        )
+        self._times: dict[str, _PoolTimes] = {}
+        self._requests = Tally("ranvier_requests", "Requests to a model that are over.", ["pool", "code", "ending"])
+        self._refused = Tally("ranvier_refused_requests", "Malformed, too large or forbidden.", ["code"])
+        self._retries = Tally("ranvier_retries", "Dispatches that failed before a byte.", ["worker", "reason"])
+        self._dispatches = Tally("ranvier_dispatches", "Requests sent to a worker.", ["worker"])
+        self._rejects = Tally("ranvier_rejects", "Requests the dispatcher turned away.", ["reason"])
+        self._scrapes = Tally("ranvier_scrapes", "Of a worker's metrics page.", ["worker", "ok"])
+        self._health = Tally("ranvier_worker_health_changes", "By new state.", ["worker", "healthy"])
+        self._swaps = Tally("ranvier_policy_swaps", "By origin and outcome.", ["pool", "origin", "outcome"])
+        self._of_workers = (self._retries, self._dispatches, self._scrapes, self._health)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        Gauge("ranvier_build_info", "Always 1.", ["version"], registry=self.registry).labels(__version__).set(1)
         self.loop_lag = Histogram(
             "ranvier_event_loop_lag_seconds",
             "How late a timer of the event loop was.",
-            registry=r,
+            registry=self.registry,
             buckets=_LAG_BUCKETS,
         )
-        self._pools: dict[str, _PoolMetrics] = {}
-        self._endings: dict[tuple[str, int, str], Counter] = {}
-        self._dispatches: dict[str, Counter] = {}
+        self.add_collector(self._collect)
 
     def page(self) -> bytes:
         """The exposition text."""
@@ -108,13 +83,11 @@ class GatewayMetrics:
     def event_handled(self, event: Event, reads: Mapping[str, int], commands: Sequence[Command]) -> None:
         """Counts decisions; an ``EventSink``."""
         for command in commands:
-            if type(command) is Dispatch:
-                counter = self._dispatches.get(command.worker_id)
-                if counter is None:
-                    counter = self._dispatches[command.worker_id] = self.dispatches.labels(command.worker_id)
-                counter.inc()
-            elif type(command) is Reject:
-                self.rejects.labels(command.reason).inc()
+            kind = type(command)
+            if kind is Dispatch:
+                self._dispatches.add((command.worker_id,))  # type: ignore[union-attr]
+            elif kind is Reject:
+                self._rejects.add((command.reason,))  # type: ignore[union-attr]
 
     def request_finished(
         self,
@@ -131,48 +104,61 @@ class GatewayMetrics:
         num_output_tokens: int,
     ) -> None:
         pool = self._pool_of(worker_id) if worker_id else _NO_POOL
-        self._ending(pool, status, ending).inc()
-        m = self._pools.get(pool) or self._pools.setdefault(pool, _PoolMetrics(self, pool))
-        m.queued.observe(queue_seconds)
+        self._requests.add((pool, _CODES.get(status // 100, "other"), ending))
+        times = self._times.get(pool)
+        if times is None:
+            times = self._times[pool] = _PoolTimes()
+        times.queued.observe(queue_seconds)
         if ending != "completed":
             return
-        m.e2e.observe(e2e_seconds)
-        m.output_tokens.inc(num_output_tokens)
-        if num_prompt_tokens:
-            m.prompt_tokens.inc(num_prompt_tokens)
+        times.e2e.observe(e2e_seconds)
+        times.output_tokens += num_output_tokens
+        times.prompt_tokens += num_prompt_tokens or 0
         if ttft_seconds is not None:
-            m.ttft.observe(ttft_seconds)
+            times.ttft.observe(ttft_seconds)
             if num_output_tokens > 1:
-                m.tpot.observe((e2e_seconds - ttft_seconds) / (num_output_tokens - 1))
+                times.tpot.observe((e2e_seconds - ttft_seconds) / (num_output_tokens - 1))
 
     def request_retried(self, worker_id: str, reason: str) -> None:
-        self.retries.labels(worker_id, reason).inc()
+        self._retries.add((worker_id, reason))
 
     def request_refused(self, status: int) -> None:
-        self.refused.labels(str(status)).inc()
+        self._refused.add((str(status),))
 
     def scraped(self, worker_id: str, ok: bool) -> None:
-        self.scrapes.labels(worker_id, str(ok).lower()).inc()
+        self._scrapes.add((worker_id, str(ok).lower()))
 
     def health_changed(self, worker_id: str, healthy: bool) -> None:
-        self.health_changes.labels(worker_id, str(healthy).lower()).inc()
+        self._health.add((worker_id, str(healthy).lower()))
 
     def policy_swapped(self, pool: str, origin: str, ok: bool) -> None:
-        self.swaps.labels(pool, origin, "replaced" if ok else "refused").inc()
+        self._swaps.add((pool, origin, "replaced" if ok else "refused"))
 
     def worker_left(self, worker_id: str) -> None:
-        """Drops the worker's children, so that workers that come and go do not add up."""
-        self._dispatches.pop(worker_id, None)
-        for metric in (self.retries, self.dispatches, self.scrapes, self.health_changes):
-            metric.remove_by_labels({"worker": worker_id})
+        """Drops the worker's counts, so that workers that come and go do not add up."""
+        for tally in self._of_workers:
+            tally.forget("worker", worker_id)
 
-    def _ending(self, pool: str, status: int, ending: Ending) -> Counter:
-        key = (pool, status // 100, ending)
-        counter = self._endings.get(key)
-        if counter is None:
-            code = f"{status // 100}xx" if status else "none"
-            counter = self._endings[key] = self.requests.labels(pool, code, ending)
-        return counter
+    def _collect(self) -> Iterable[Metric]:
+        for tally in (self._requests, self._refused, self._rejects, self._swaps, *self._of_workers):
+            yield tally.collect()
+        times = self._times.items()
+        yield histogram(
+            "ranvier_request_queue_seconds", "Arrival to last dispatch.", "pool", ((p, t.queued) for p, t in times)
+        )
+        yield histogram(
+            "ranvier_request_ttft_seconds", "Arrival to first content token.", "pool", ((p, t.ttft) for p, t in times)
+        )
+        yield histogram(
+            "ranvier_request_tpot_seconds", "Each token after the first.", "pool", ((p, t.tpot) for p, t in times)
+        )
+        yield histogram(
+            "ranvier_request_e2e_seconds", "Arrival to the answer's end.", "pool", ((p, t.e2e) for p, t in times)
+        )
+        kinds = (
+            ((p, kind), n) for p, t in times for kind, n in (("prompt", t.prompt_tokens), ("output", t.output_tokens))
+        )
+        yield counter("ranvier_tokens", "Of completed requests.", ["pool", "kind"], kinds)
 
 
 class _Collect(Collector):

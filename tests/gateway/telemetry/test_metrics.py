@@ -37,6 +37,9 @@ def test_a_completed_request() -> None:
     assert value(metrics, "ranvier_request_tpot_seconds_sum", pool="p") == 0.5
     assert value(metrics, "ranvier_request_e2e_seconds_sum", pool="p") == 2.5
     assert value(metrics, "ranvier_request_queue_seconds_sum", pool="p") == 0.1
+    assert value(metrics, "ranvier_request_queue_seconds_bucket", pool="p", le="0.05") == 0
+    assert value(metrics, "ranvier_request_queue_seconds_bucket", pool="p", le="0.1") == 1
+    assert value(metrics, "ranvier_request_queue_seconds_bucket", pool="p", le="+Inf") == 1
     assert value(metrics, "ranvier_tokens_total", pool="p", kind="prompt") == 7
     assert value(metrics, "ranvier_tokens_total", pool="p", kind="output") == 5
 
