@@ -29,10 +29,11 @@ from locust.env import Environment
 from loadgen.payload import Payload, Payloads
 from loadgen.plan import Plan, PlanError
 from loadgen.records import Record, RecordError, encode
+from loadgen.reply import Answer
 from loadgen.report import summarize
 from loadgen.synth import SynthError
 from loadgen.trace import TraceError, TraceRequest
-from loadgen.wire import Answer, Client, UrlError
+from loadgen.wire import Client, UrlError
 
 INPUT_ERRORS = (PlanError, RecordError, SynthError, TraceError, UrlError)
 _LEAD_SECONDS = 0.2
