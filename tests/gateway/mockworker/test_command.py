@@ -82,7 +82,7 @@ def test_sigterm_aborts(tmp_path: Path) -> None:
 def test_sigterm_with_a_shutdown_timeout_finishes() -> None:
     with running("--shutdown-timeout", "20", "--speed", "5") as (process, ready):
         url = ready["urls"][0]
-        lines = read_stream(url, 100, process)
+        lines = read_stream(url, 1200, process)
         seen = [next(line for line in lines if "content" in line and "role" not in line)]
         seen.append(next(lines))
         refused = wait_for_refusal(url)
