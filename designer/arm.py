@@ -17,12 +17,12 @@ from designer.proposers.protocol import History, Outcome, Proposal, Proposer, lo
 from designer.subject import Subject, subject_of_source
 from policies.conformance import check_source
 
-BATCH = 12
+BATCH = 8
 """Candidates a batch."""
 _KEEP = 3
 """One of so many goes on to the next rung."""
-_NEAR = math.log(1.05)
-"""What is worse than the best so far by more than this is not tried on more seeds."""
+_NEAR = math.log(1.01)
+"""What is worse than the best so far by more than this, on the seeds both have, is not tried on more seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class Progress:
     best_effect: float | None
     """Log-ratio of the incumbent to the reference on the seeds it has; below 0 is better."""
     num_candidates: int
+
+    @property
+    def best_ratio(self) -> float | None:
+        return None if self.best_effect is None else math.exp(self.best_effect)
 
 
 class Arm:
@@ -83,20 +87,29 @@ class Arm:
         return [outcome for _, _, outcome in better[:count]]
 
     def _distinct(self) -> list[Outcome]:
-        return list({outcome.proposal.candidate_hash: outcome for outcome in self._outcomes}.values())
+        """Of candidates that scored alike to the last digit, which decided alike, the shortest."""
+        found: dict[object, Outcome] = {}
+        for outcome in sorted(self._outcomes, key=lambda outcome: len(outcome.proposal.source)):
+            found.setdefault(tuple(sorted(outcome.scores.items())), outcome)
+        return list(found.values())
 
     def _generation(self, generation: int) -> None:
         first = len(self._outcomes)
         for _ in range(min(BATCH, self._budget - self.spent)):
             self._propose(generation)
         alive = list(range(first, len(self._outcomes)))
-        turn = generation % len(self._seeds)
-        seeds = [*self._seeds[turn:], *self._seeds[:turn]]
+        seeds = self._rotated(generation)
         done = 0
         for upto in _rungs(len(seeds)):
             self._try(alive, seeds[done:upto])
             alive = self._survivors(alive)
             done = upto
+
+    def _rotated(self, generation: int) -> list[int]:
+        """The train seeds, begun by another one each time, of those on which there is most to win."""
+        by_weight = sorted(self._seeds, key=lambda seed: -self._reference[seed])
+        turn = generation % math.ceil(len(by_weight) / 2)
+        return [*by_weight[turn:], *by_weight[:turn]]
 
     def _propose(self, generation: int) -> None:
         proposal = self._proposer.propose(self.history)
@@ -136,15 +149,22 @@ class Arm:
             self._outcomes[index] = replace(before, status="scored", scores={**before.scores, **scores})
 
     def _survivors(self, alive: Sequence[int]) -> list[int]:
-        """The best third, of those that are near the best so far."""
+        """The best third, of those that are near the best so far and did not score exactly as another did."""
         history = self.history
         best = history.incumbent()
         if best is None:
             return []
         bar = log_ratio(best.scores, self._reference) + _NEAR
-        effects = {i: history.effect(self._outcomes[i]) for i in alive if self._outcomes[i].status == "scored"}
+        kept = {id(outcome) for outcome in self._distinct()}
+        scored = [i for i in alive if self._outcomes[i].status == "scored" and id(self._outcomes[i]) in kept]
+        effects = {i: history.effect(self._outcomes[i]) for i in scored if not self._repeats(i)}
         ranked = sorted((effect, i) for i, effect in effects.items() if effect <= bar)
         return [i for _, i in ranked[: math.ceil(len(alive) / _KEEP)]]
+
+    def _repeats(self, index: int) -> bool:
+        """Whether an older candidate with more seeds scored the same on all of this one's."""
+        mine = self._outcomes[index].scores.items()
+        return any(mine < other.scores.items() for other in self._outcomes[:index])
 
     def _report(self) -> None:
         best = self.history.incumbent()

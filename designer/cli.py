@@ -5,13 +5,23 @@ from __future__ import annotations
 import typer
 
 from designer.commands.evaluate import evaluate_command
+from designer.commands.promotion import promote_command, report_command, rollback_command
+from designer.commands.search import resume_command, run_command
 from designer.evaluate import EvaluationError
+from designer.ledger import LedgerError
+from designer.promote import PromotionError
+from designer.sandbox import SandboxError
+from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
 from designer.simulator.trace import TraceError
+from gateway.errors import GatewayError
 from gateway.mockworker.profile import ProfileError
 from policies.loader import PolicyLoadError
 
-INPUT_ERRORS = (EvaluationError, PolicyLoadError, ProfileError, ScenarioError, TraceError)
+INPUT_ERRORS = (
+    *(EvaluationError, GatewayError, LedgerError, PolicyLoadError, ProfileError, PromotionError),
+    *(SandboxError, ScenarioError, SearchError, TraceError),
+)
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
 app = typer.Typer(
@@ -20,6 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("evaluate")(evaluate_command)
+app.command("run")(run_command)
+app.command("resume")(resume_command)
+app.command("report")(report_command)
+app.command("promote")(promote_command)
+app.command("rollback")(rollback_command)
 
 
 @app.callback()
@@ -34,3 +49,7 @@ def main() -> None:
     except INPUT_ERRORS as error:
         typer.echo(f"designer: {error}", err=True)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

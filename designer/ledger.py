@@ -327,6 +327,10 @@ class Ledger:
             raise LedgerError(f"{self.path}: the bytes stored under {digest[:12]}… have another digest: it was altered")
         return subject
 
+    def labels(self) -> dict[str, str]:
+        """Of every stored policy, by digest."""
+        return dict(self._db.execute("SELECT digest, label FROM subjects ORDER BY rowid").fetchall())
+
     def candidates(self, arm: str | None = None) -> Iterator[CandidateRecord]:
         """In the order they were proposed, arm by arm."""
         rows = self._db.execute(

@@ -82,13 +82,17 @@ class EvolveProposer:
         return self._signatures[key]
 
     def _parents(self, history: History) -> list[_Parent]:
-        """The best so far, a node's worth of parsimony taken into account, best first."""
-        found = [_Parent(program, 0.0, "") for _, program in FOUNDERS[:2]]
+        """The best so far, parsimony taken into account, best first; of those that scored alike the simplest."""
+        found = [_Parent(FOUNDERS[1][1], 0.0, "")]
         for outcome in history.outcomes:
             if outcome.status == "scored" and outcome.proposal.program is not None:
                 effect = history.effect(outcome)
                 found.append(_Parent(from_json(outcome.proposal.program), effect, outcome.proposal.candidate_hash))
-        return sorted(found, key=lambda parent: parent.effect + _PARSIMONY * size(parent.program))
+        found.sort(key=lambda parent: parent.effect + _PARSIMONY * size(parent.program))
+        simplest: dict[float, _Parent] = {}
+        for parent in found:
+            simplest.setdefault(round(parent.effect, 9), parent)
+        return list(simplest.values())
 
     def _vary(self, parents: Sequence[_Parent], history: History, rng: random.Random) -> tuple[Proposal, Program]:
         progress = min(1.0, len(history.outcomes) / self._budget_hint)
@@ -98,7 +102,7 @@ class EvolveProposer:
             program = random_program(rng)
             return _proposal(program, "starts afresh", (), _predicted(history, "starts afresh", 0.0)), program
         parent = _tournament(parents, rng)
-        if draw < fresh + 0.25:
+        if draw < fresh + 0.25 and len(parents) > 1:
             other = _tournament([p for p in parents if p is not parent], rng)
             program, change = cross(parent.program, other.program, rng)
             return _proposal(program, change, (parent, other), _predicted(history, change, parent.effect)), program

@@ -323,8 +323,7 @@ def _put_inside(expr: Expr, path: Sequence[str | int], new: Expr) -> Expr:
 def _check_limit(limit: Limit) -> None:
     if unit_of(limit.demand) != unit_of(limit.budget):
         raise GrammarError(f"a limit compares {unit_of(limit.demand)} with {unit_of(limit.budget)}")
-    loads = [node.name for node in walk(limit.demand) if isinstance(node, Field)]
-    if not any(QUANTITIES[name].scope == "worker" and not QUANTITIES[name].needs_capacity for name in loads):
+    if not any(isinstance(node, Field) and QUANTITIES[node.name].is_load for node in walk(limit.demand)):
         raise GrammarError("a limit's demand must read the load of a worker")
 
 

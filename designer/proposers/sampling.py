@@ -28,7 +28,7 @@ from designer.proposers.grammar import (
     canonical,
     check,
 )
-from designer.proposers.vocabulary import CONSTANTS, QUANTITIES, ConstantKind, Scope, Unit, quantities_of
+from designer.proposers.vocabulary import CONSTANTS, ConstantKind, Scope, Unit, loads_of, quantities_of
 
 _T = TypeVar("_T")
 _ALL: tuple[Scope, ...] = ("request", "worker", "pool")
@@ -44,13 +44,18 @@ _CAPACITY: dict[Unit, str] = {"tokens": "worker.kv_capacity_tokens", "requests":
 
 
 def random_program(rng: random.Random) -> Program:
-    """An independent sample of the grammar; drawn again until it keeps every rule."""
+    """An independent sample of the grammar; drawn again until it keeps every rule.
+
+    A program without a limit never holds a request while a worker is there, so it is drawn without an order.
+    """
     while True:
+        limits = tuple(random_limit(rng) for _ in range(_pick(rng, {0: 3, 1: 6, 2: 1})))
+        orders = _pick(rng, {0: 2, 1: 7, 2: 1}) if limits else 0
         program = Program(
-            limits=tuple(random_limit(rng) for _ in range(_pick(rng, {0: 4, 1: 5, 2: 1}))),
+            limits=limits,
             choice=tuple(random_choice_rank(rng) for _ in range(_pick(rng, {1: 7, 2: 2}))),
             ties=_pick(rng, {"turn": 1, "random": 1}),
-            order=tuple(random_order_rank(rng) for _ in range(_pick(rng, {0: 3, 1: 6, 2: 1}))),
+            order=tuple(random_order_rank(rng) for _ in range(orders)),
         )
         try:
             return check(canonical(program))
@@ -62,17 +67,16 @@ def random_limit(rng: random.Random) -> Limit:
     unit: Unit = _pick(rng, {"tokens": 5, "requests": 3, "fraction": 2, "seconds": 1})
     demand = random_load(rng, unit)
     threshold = random_constant(rng, _THRESHOLDS[unit])
-    if unit in _CAPACITY and rng.random() < 0.7:
+    if unit in _CAPACITY and rng.random() < 0.8:
         return Limit(demand, Times(random_constant(rng, "usable_share"), Field(_CAPACITY[unit])))
     return Limit(demand, threshold)
 
 
 def random_load(rng: random.Random, unit: Unit) -> Expr:
     """An expression that reads the load of a worker: at most three terms."""
-    loads = [q for q in quantities_of(unit, ("worker",)) if not QUANTITIES[q].needs_capacity]
-    base: Expr = Field(rng.choice(loads))
+    base: Expr = Field(rng.choice(loads_of(unit)))
     count = _pick(rng, {0: 3, 1: 3, 2: 2}) if unit in ("tokens", "seconds") else _pick(rng, {0: 8, 1: 2})
-    more = [_term(rng, unit, _ALL) for _ in range(count)]
+    more = [_term(rng, unit, _ALL if rng.random() < 0.1 else ("request", "worker")) for _ in range(count)]
     return Sum((base, *more)) if more else base
 
 
@@ -80,8 +84,8 @@ def random_choice_rank(rng: random.Random) -> Rank:
     unit: Unit = _pick(rng, {"tokens": 4, "requests": 3, "fraction": 2, "seconds": 1})
     load = random_load(rng, unit)
     if unit in _CAPACITY and rng.random() < 0.2:
-        return Rank(Share(load, Field(_CAPACITY[unit])), rng.random() < 0.2)
-    return Rank(load, rng.random() < 0.2)
+        return Rank(Share(load, Field(_CAPACITY[unit])), rng.random() < 0.1)
+    return Rank(load, rng.random() < 0.1)
 
 
 def random_order_rank(rng: random.Random) -> Rank:
@@ -111,9 +115,11 @@ def random_expression(rng: random.Random, unit: Unit, scopes: Sequence[Scope], d
 
 
 def random_constant(rng: random.Random, name: str) -> Const:
+    """Of the kind's range, the middle more often than the ends where it spans orders of magnitude."""
     kind = CONSTANTS[name]
     if kind.logarithmic:
-        value = math.exp(rng.uniform(math.log(kind.low), math.log(kind.high)))
+        low, high = math.log(kind.low), math.log(kind.high)
+        value = math.exp(rng.triangular(low, high))
     else:
         value = rng.uniform(kind.low, kind.high)
     return rounded(kind, value)

@@ -36,8 +36,9 @@ _ATTEMPTS = 40
 
 def mutate(program: Program, rng: random.Random) -> Change:
     """One change that alters the program and keeps every rule; a fresh sample if none is found in a few tries."""
+    weights = {name: weight for name, weight in _WEIGHTS.items() if program.limits or name not in _OF_THE_QUEUE}
     for _ in range(_ATTEMPTS):
-        name = rng.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
+        name = rng.choices(list(weights), weights=list(weights.values()))[0]
         changed = _valid(_OPERATORS[name](program, rng), program)
         if changed is not None:
             return changed, name
@@ -225,3 +226,5 @@ _WEIGHTS: Mapping[str, float] = {
     "turns an order round": 0.7,
     "breaks ties differently": 0.2,
 }
+_OF_THE_QUEUE = ("sets another queue order", "drops a limit")
+"""Changes that change no decision while nothing is ever held."""

@@ -42,6 +42,8 @@ class Quantity:
     read: Callable[[Request, Candidate, Pool], Number]
     needs_capacity: bool = False
     """0 means that the worker has not told yet."""
+    is_load: bool = False
+    """Grows with what the worker has to do: something to be limited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ _QUANTITIES = (
         "the worker's requests in flight",
         "worker.num_inflight_requests",
         lambda request, candidate, pool: candidate.worker.num_inflight_requests,
+        is_load=True,
     ),
     Quantity(
         "worker.num_requests_waiting",
@@ -97,6 +100,7 @@ _QUANTITIES = (
         "the requests waiting in the engine at the last scrape",
         "worker.num_requests_waiting",
         lambda request, candidate, pool: candidate.worker.num_requests_waiting,
+        is_load=True,
     ),
     Quantity(
         "worker.num_requests_running",
@@ -105,6 +109,7 @@ _QUANTITIES = (
         "the requests running in the engine at the last scrape",
         "worker.num_requests_running",
         lambda request, candidate, pool: candidate.worker.num_requests_running,
+        is_load=True,
     ),
     Quantity(
         "worker.num_inflight_tokens",
@@ -113,6 +118,7 @@ _QUANTITIES = (
         "the prompt and output tokens in flight there",
         "worker.num_inflight_tokens",
         lambda request, candidate, pool: candidate.worker.num_inflight_tokens,
+        is_load=True,
     ),
     Quantity(
         "worker.num_inflight_prompt_tokens",
@@ -121,6 +127,7 @@ _QUANTITIES = (
         "the prompt tokens in flight there",
         "worker.num_inflight_prompt_tokens",
         lambda request, candidate, pool: candidate.worker.num_inflight_prompt_tokens,
+        is_load=True,
     ),
     Quantity(
         "worker.num_inflight_prefill_tokens",
@@ -129,6 +136,7 @@ _QUANTITIES = (
         "the prompt tokens there not yet prefilled",
         "worker.num_inflight_prefill_tokens",
         lambda request, candidate, pool: candidate.worker.num_inflight_prefill_tokens,
+        is_load=True,
     ),
     Quantity(
         "worker.expected_remaining_tokens",
@@ -137,6 +145,7 @@ _QUANTITIES = (
         "the output tokens its requests are expected to make yet",
         "worker.expected_remaining_tokens",
         lambda request, candidate, pool: candidate.worker.expected_remaining_tokens,
+        is_load=True,
     ),
     Quantity(
         "worker.kv_capacity_tokens",
@@ -163,6 +172,7 @@ _QUANTITIES = (
         "the share of its KV cache in use at the last scrape",
         "worker.kv_cache_usage",
         lambda request, candidate, pool: candidate.worker.kv_cache_usage,
+        is_load=True,
     ),
     Quantity(
         "worker.ttft_ewma",
@@ -171,6 +181,7 @@ _QUANTITIES = (
         "its recent time to first token",
         "worker.ttft_ewma",
         lambda request, candidate, pool: candidate.worker.ttft_ewma,
+        is_load=True,
     ),
     Quantity(
         "worker.tpot_ewma",
@@ -215,19 +226,24 @@ _QUANTITIES = (
 )
 
 _CONSTANTS = (
-    ConstantKind("usable_share", "fraction", 0.5, 1.0, False, "share of the capacity that may be committed"),
-    ConstantKind("reserve_ratio", "fraction", 0.05, 4.0, True, "tokens set aside for each token counted"),
-    ConstantKind("weight", "fraction", 0.05, 20.0, True, "how much one part of a sum counts beside the others"),
+    ConstantKind("usable_share", "fraction", 0.6, 1.0, False, "share of the capacity that may be committed"),
+    ConstantKind("reserve_ratio", "fraction", 0.1, 2.0, True, "tokens set aside for each token counted"),
+    ConstantKind("weight", "fraction", 0.1, 10.0, True, "how much one part of a sum counts beside the others"),
     ConstantKind("most_used_share", "fraction", 0.3, 1.0, False, "share in use at which a worker is full"),
     ConstantKind("ageing", "tokens_per_second", 0.01, 100.0, True, "tokens that one second of waiting is worth"),
-    ConstantKind("tokens_each", "tokens_per_request", 1.0, 2048.0, True, "tokens that one request is taken for"),
-    ConstantKind("most_requests", "requests", 1.0, 256.0, True, "requests a worker may have"),
-    ConstantKind("most_tokens", "tokens", 256.0, 131072.0, True, "tokens a worker may have"),
+    ConstantKind("tokens_each", "tokens_per_request", 1.0, 1024.0, True, "tokens that one request is taken for"),
+    ConstantKind("most_requests", "requests", 4.0, 256.0, True, "requests a worker may have"),
+    ConstantKind("most_tokens", "tokens", 1024.0, 131072.0, True, "tokens a worker may have"),
     ConstantKind("most_seconds", "seconds", 0.1, 60.0, True, "seconds at which a worker is too slow"),
 )
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}
 CONSTANTS: Mapping[str, ConstantKind] = {kind.name: kind for kind in _CONSTANTS}
+
+
+def loads_of(unit: Unit) -> tuple[str, ...]:
+    """Names of the loads of a worker in this unit, in a fixed order."""
+    return tuple(q.name for q in _QUANTITIES if q.unit == unit and q.is_load)
 
 
 def quantities_of(unit: Unit, scopes: tuple[Scope, ...]) -> tuple[str, ...]:

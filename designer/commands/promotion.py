@@ -1,0 +1,101 @@
+"""``designer report``, ``promote`` and ``rollback``."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from designer.findings import read_findings
+from designer.ledger import Ledger
+from designer.promote import PromotionError, Version, promote, rollback
+from designer.report import to_json, to_text, write_html
+from gateway.admin.client import AdminClient
+from gateway.errors import GatewayError
+
+RunArgument = Annotated[Path, typer.Argument(help="The folder of a run.")]
+GatewayOption = Annotated[str | None, typer.Option(help="Admin address of a gateway on this machine.")]
+PoolOption = Annotated[str | None, typer.Option(help="Its pool; needed when it has several.")]
+TokenOption = Annotated[str | None, typer.Option(envvar="RANVIER_ADMIN_TOKEN", help="Its admin token.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def report_command(
+    run: RunArgument,
+    page: Annotated[Path | None, typer.Option("--html", help="Where to write the page; RUN/report.html.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """What a run found, as text and as one self-contained HTML page.
+
+    Example: designer report runs/first
+    """
+    with Ledger.open(run) as ledger:
+        findings = read_findings(ledger)
+        path = page or ledger.path.parent / "report.html"
+    try:
+        write_html(findings, path)
+    except OSError as error:
+        raise PromotionError(f"{path}: cannot be written: {error.strerror}") from None
+    typer.echo(json_module.dumps(to_json(findings), indent=2) if json else f"{to_text(findings)}\n\nreport: {path}")
+
+
+def promote_command(
+    run: RunArgument,
+    to: Annotated[Path | None, typer.Option(help="The policy file to write; RUN/promoted/designed.py.")] = None,
+    gateway: GatewayOption = None,
+    pool: PoolOption = None,
+    token: TokenOption = None,
+    force: Annotated[bool, typer.Option(help="Also when the sealed verdict is not 'better'.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write the winner of a run with its provenance, and swap it into a running gateway.
+
+    Example: designer promote runs/first --gateway http://127.0.0.1:9000
+    """
+    with Ledger.open(run) as ledger:
+        target = (to or ledger.path.parent / "promoted" / "designed.py").resolve()
+        if gateway is not None and any(sign in str(target) for sign in ":@+"):
+            raise PromotionError(f"{target}: a policy's path cannot hold ':', '@' or '+'; choose another --to")
+        version = promote(ledger, target, force=force)
+    _load(gateway, pool, token, target, version)
+    _tell(target, version, gateway, json)
+
+
+def rollback_command(
+    target: Annotated[Path, typer.Argument(help="A promoted policy file, or the folder of a run.")],
+    gateway: GatewayOption = None,
+    pool: PoolOption = None,
+    token: TokenOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put the promoted version before back; with --gateway, a gateway's policy set before.
+
+    Example: designer rollback policies/designed.py --gateway http://127.0.0.1:9000
+    """
+    path = (target / "promoted" / "designed.py" if target.is_dir() else target).resolve()
+    version = rollback(path)
+    _load(gateway, pool, token, path, version)
+    _tell(path, version, gateway, json)
+
+
+def _load(gateway: str | None, pool: str | None, token: str | None, path: Path, version: Version) -> None:
+    """Have the gateway swap the file in, and make sure that it is what runs there."""
+    if gateway is None:
+        return
+    client = AdminClient(gateway, token)
+    answer = client.post(f"/admin/policies/{client.pool(pool)}/load", {"specs": [str(path)]})
+    running = {slot["hash"] for slot in (answer.get("current") or {}).get("slots", {}).values()}
+    if running != {version.policy_hash}:
+        raise GatewayError(f"{gateway}: runs {sorted(running)}, not the promoted {version.policy_hash}")
+
+
+def _tell(path: Path, version: Version, gateway: str | None, json: bool) -> None:
+    if json:
+        content: dict[str, Any] = {**asdict(version), "path": str(path), "gateway": gateway}
+        typer.echo(json_module.dumps(content, indent=2))
+        return
+    where = f", running at {gateway}" if gateway else ""
+    typer.echo(f"{path}: {version.evaluated_sha256[:12]} of run {version.run}, {version.verdict}{where}")

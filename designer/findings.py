@@ -1,0 +1,165 @@
+"""What a finished (or unfinished) run has to say, computed from its ledger alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
+from designer.proposers.protocol import History, Outcome, log_ratio
+from designer.subject import subject_of_source
+
+ARMS = ("search", "control")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A candidate with what was observed."""
+
+    record: CandidateRecord
+    outcome: Outcome
+    observed_effect: float | None
+    """Estimated ratio of the metric to the reference's, on train seeds; None: it failed or was never scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything a report shows."""
+
+    run: RunRecord
+    layers: tuple[str, ...]
+    entries: Mapping[str, tuple[Entry, ...]]
+    """By arm, in the order they were proposed."""
+    curves: Mapping[str, tuple[tuple[int, float], ...]]
+    """By arm: (simulations spent, ratio of the best so far to the reference)."""
+    labels: Mapping[str, str]
+    """Of every digest that was evaluated."""
+    validation: Mapping[str, Any] | None
+    sealed: tuple[Mapping[str, Any], ...]
+    """One for each look."""
+    frozen: FrozenRecord | None
+    verdict: str | None
+    """None: the run has not ended."""
+    simulations: Mapping[str, int]
+    wall_seconds: float
+    winner_train_ratio: float | None
+    """Of the winner to the comparator on the train seeds both have."""
+    winner_source: str
+
+    @property
+    def selection_bias(self) -> float | None:
+        """Sealed ratio over train ratio: above 1, the search flattered its winner."""
+        if self.winner_train_ratio is None or not self.sealed or "ratio" not in self.sealed[-1]:
+            return None
+        return float(self.sealed[-1]["ratio"]) / self.winner_train_ratio
+
+    def share_beating_reference(self, arm: str) -> float | None:
+        """Of the arm's candidates, those with a lower metric than the reference on the train seeds they ran on."""
+        entries = self.entries[arm]
+        better = sum(1 for entry in entries if entry.observed_effect is not None and entry.observed_effect < 0.995)
+        return better / len(entries) if entries else None
+
+    def lineage(self) -> list[Entry]:
+        """The winner, its first parent, that one's first parent, and so on."""
+        known = {e.record.proposal.candidate_hash: e for entries in self.entries.values() for e in entries}
+        chain: list[Entry] = []
+        at = self.frozen.digest if self.frozen else ""
+        while at in known and len(chain) < 100:
+            chain.append(known[at])
+            parents = known[at].record.proposal.parents
+            at = parents[0] if parents else ""
+        return chain
+
+
+def read_findings(ledger: Ledger) -> Findings:
+    """Of the run in this ledger."""
+    run = ledger.run()
+    evaluations = list(ledger.evaluations())
+    train = _by_digest(e for e in evaluations if e.split == "train" and e.tier == "together")
+    reference = _scores(train.get(_reference_digest(ledger, run), ()))
+    entries = {arm: tuple(_entries(list(ledger.candidates(arm)), train, reference)) for arm in ARMS}
+    frozen = ledger.frozen()
+    started = [content for _, content in ledger.events("started")]
+    verdict = ledger.result("verdict")
+    return Findings(
+        run=run,
+        layers=tuple(started[-1]["layers"]) if started else (),
+        entries=entries,
+        curves={arm: _curve(ledger, arm) for arm in ARMS},
+        labels=ledger.labels(),
+        validation=ledger.result("validation"),
+        sealed=tuple(_looks(ledger)),
+        frozen=frozen,
+        verdict=None if verdict is None else str(verdict["verdict"]),
+        simulations=_simulations(evaluations, entries),
+        wall_seconds=sum(content["wall_seconds"] for _, content in ledger.events("finished")),
+        winner_train_ratio=None if frozen is None else _train_ratio(frozen, train),
+        winner_source="" if frozen is None else ledger.subject(frozen.digest).parts[0].source,
+    )
+
+
+def _reference_digest(ledger: Ledger, run: RunRecord) -> str:
+    return next((d for d, label in ledger.labels().items() if label == run.settings["baselines"][0]), "")
+
+
+def _by_digest(evaluations: Iterator[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
+    found: dict[str, list[EvaluationRecord]] = {}
+    for evaluation in evaluations:
+        found.setdefault(evaluation.digest, []).append(evaluation)
+    return found
+
+
+def _scores(evaluations: Sequence[EvaluationRecord]) -> dict[int, float]:
+    return {e.seed: e.score for e in evaluations if e.score is not None}
+
+
+def _entries(
+    records: Sequence[CandidateRecord],
+    train: Mapping[str, Sequence[EvaluationRecord]],
+    reference: Mapping[int, float],
+) -> Iterator[Entry]:
+    outcomes = [_outcome(record, train) for record in records]
+    history = History(reference, tuple(outcomes))
+    for record, outcome in zip(records, outcomes, strict=True):
+        observed = math.exp(history.effect(outcome)) if outcome.status == "scored" and reference else None
+        yield Entry(record, outcome, observed)
+
+
+def _outcome(record: CandidateRecord, train: Mapping[str, Sequence[EvaluationRecord]]) -> Outcome:
+    mine = train.get(subject_of_source(record.proposal.source, "").digest, ())
+    failures = [e.reason for e in mine if e.status == "failed"]
+    if failures:
+        return Outcome(record.proposal, "failed", reason=failures[0])
+    return Outcome(record.proposal, "scored" if mine else "proposed", _scores(mine))
+
+
+def _curve(ledger: Ledger, arm: str) -> tuple[tuple[int, float], ...]:
+    content = ledger.result(f"curve {arm}")
+    points = content["points"] if content else ()
+    return tuple((int(spent), math.exp(effect)) for spent, effect in points)
+
+
+def _looks(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
+    for look in (1, 2):
+        content = ledger.result(f"sealed {look}")
+        if content is not None:
+            yield content
+
+
+def _simulations(evaluations: Sequence[EvaluationRecord], entries: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
+    """By what they were for; a candidate that both arms proposed counts with the search."""
+    owner = {entry.record.proposal.candidate_hash: arm for arm in reversed(ARMS) for entry in entries[arm]}
+    counts: dict[str, int] = {}
+    for evaluation in evaluations:
+        arm = owner.get(evaluation.digest, "baselines")
+        train = arm if evaluation.tier == "together" else "checks of finalists"
+        kind = train if evaluation.split == "train" else evaluation.split
+        counts[kind] = counts.get(kind, 0) + evaluation.simulations
+    return counts
+
+
+def _train_ratio(frozen: FrozenRecord, train: Mapping[str, Sequence[EvaluationRecord]]) -> float | None:
+    winner, other = _scores(train.get(frozen.digest, ())), _scores(train.get(frozen.comparator, ()))
+    return math.exp(log_ratio(winner, other)) if winner.keys() & other.keys() else None

@@ -1,0 +1,264 @@
+"""From the ledger to a policy file in use, and back. The bytes evaluated are the bytes promoted, checked by hash.
+
+A promoted file is a header of comments, a marker line that carries the hash of everything below it, and below it the
+evaluated bytes, unchanged. ``active.toml`` beside it says what is in force and what was before; the bytes of every
+promoted version are kept, so a rollback needs nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from designer.ledger import Ledger
+from policies.conformance import check_source
+from policies.loader import Param, identity
+
+ACTIVE_FILE = "active.toml"
+ARCHIVE_FOLDER = ".promoted"
+_MARKER = "# ranvier: evaluated bytes follow, sha256 "
+
+
+class PromotionError(Exception):
+    """A promotion or rollback that is refused; one line with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One promoted policy, as ``active.toml`` records it."""
+
+    file: str
+    file_sha256: str
+    policy_hash: str
+    """What the gateway calls it: the loader's identity of the file and its default parameters."""
+    evaluated_sha256: str
+    """Of the bytes below the marker: the candidate's hash in the ledger."""
+    promoted_at: str
+    run: str
+    scenario: str
+    scenario_hash: str
+    proposer: str
+    parents: list[str]
+    verdict: str
+    comparator: str
+    ratio: float
+    """Sealed, to the comparator; below 1 is better. 0.0: never sealed."""
+    interval: list[float]
+    sealed_seeds: int
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The content of ``active.toml``."""
+
+    active: Version
+    previous: list[Version] = field(default_factory=list)
+    """Latest first."""
+
+
+def promote(ledger: Ledger, target: Path, *, force: bool = False) -> Version:
+    """Write the run's sealed winner to ``target`` with its provenance, and record it beside it.
+
+    Raises:
+        PromotionError: there is no winner, it is not better and ``force`` is not set, its bytes are not those that
+            were evaluated, or the file cannot be written.
+        LedgerError: the ledger's bytes were altered.
+    """
+    digest, verdict = _winner(ledger, force)
+    source = ledger.subject(digest).parts[0].source
+    if hashlib.sha256(source.encode()).hexdigest() != digest:
+        raise PromotionError(f"{ledger.path}: the stored bytes are not those that were evaluated")
+    _check_evaluated_identity(ledger, digest, source)
+    version = _version(ledger, digest, verdict, target, forced=force and verdict != "better")
+    text = promoted_text(source, version)
+    if violations := check_source(text):
+        raise PromotionError(f"{target}: with its provenance it breaks the contract: line {violations[0]}")
+    hashed = _with_hashes(version, text)
+    _install(target, text, hashed)
+    return hashed
+
+
+def rollback(target: Path) -> Version:
+    """Put the version before back in the place of ``target``; the one taken out is forgotten, its bytes are kept.
+
+    Raises:
+        PromotionError: nothing was promoted there before, or its kept bytes are not what was recorded.
+    """
+    active = read_active(target.parent)
+    if active is None or active.active.file != target.name:
+        raise PromotionError(f"{target}: {ACTIVE_FILE} beside it knows of no promotion to it")
+    if not active.previous:
+        raise PromotionError(f"{target}: there was no promoted version before this one")
+    before, *older = active.previous
+    kept = target.parent / ARCHIVE_FOLDER / f"{before.file_sha256}.py"
+    try:
+        text = kept.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PromotionError(f"{kept}: the version before cannot be read: {error.strerror}") from None
+    if hashlib.sha256(text.encode()).hexdigest() != before.file_sha256:
+        raise PromotionError(f"{kept}: its bytes are not those that were promoted")
+    _replace(target, text)
+    _write_active(target.parent, Active(before, older))
+    return before
+
+
+def verify(path: Path) -> str:
+    """The hash of the evaluated bytes in a promoted file.
+
+    Raises:
+        PromotionError: it has no marker, or the bytes below it are not what the marker says.
+    """
+    text = path.read_text(encoding="utf-8")
+    head, found, rest = text.partition(_MARKER)
+    stated, newline, body = rest.partition("\n")
+    if not found or not newline or any(line and not line.startswith("#") for line in head.splitlines()):
+        raise PromotionError(f"{path}: not a promoted policy: it has no marker line")
+    if hashlib.sha256(body.encode()).hexdigest() != stated:
+        raise PromotionError(f"{path}: the code below the marker is not what was evaluated; it was changed by hand")
+    return stated
+
+
+def promoted_text(source: str, version: Version) -> str:
+    """The file: provenance, marker, and the source unchanged."""
+    low, high = version.interval
+    sealed = (
+        f"{version.ratio:.4f} of {version.comparator} [{low:.4f}, {high:.4f}] on {version.sealed_seeds} sealed seeds"
+    )
+    lines = [
+        "Promoted by ranvier's designer; see active.toml.",
+        f"run: {version.run} ({version.proposer}), scenario {version.scenario} {version.scenario_hash[:12]}",
+        f"parents: {', '.join(parent[:12] for parent in version.parents) or 'none'}",
+        f"verdict: {version.verdict}{' (forced)' if version.forced else ''}; {sealed}",
+        f"promoted: {version.promoted_at}",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + f"{_MARKER}{version.evaluated_sha256}\n{source}"
+
+
+def read_active(folder: Path) -> Active | None:
+    """What ``active.toml`` in ``folder`` says; None when there is none.
+
+    Raises:
+        PromotionError: it cannot be understood.
+    """
+    path = folder / ACTIVE_FILE
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Active(Version(**data["active"]), [Version(**entry) for entry in data.get("previous", [])])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PromotionError(f"{path}: cannot be understood: {error}") from None
+
+
+def default_parameters(source: str) -> dict[str, Param]:
+    """The defaults of ``create``'s parameters, read from the source without running it."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "create":
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            return {
+                argument.arg: _typed(ast.literal_eval(default), argument.annotation)
+                for argument, default in pairs
+                if default is not None
+            }
+    return {}
+
+
+def _typed(value: Param, annotation: ast.expr | None) -> Param:
+    is_float = isinstance(annotation, ast.Name) and annotation.id == "float"
+    return float(value) if is_float and type(value) is int else value
+
+
+def _winner(ledger: Ledger, force: bool) -> tuple[str, str]:
+    verdict = ledger.result("verdict")
+    frozen = ledger.frozen()
+    if verdict is None:
+        raise PromotionError(f"{ledger.path}: the run has not ended; designer resume {ledger.path.parent}")
+    if frozen is None:
+        raise PromotionError(f"{ledger.path}: the run found nothing better, so there is nothing to promote")
+    if verdict["verdict"] != "better" and not force:
+        raise PromotionError(f"{ledger.path}: its sealed verdict is {verdict['verdict']!r}, not 'better'; see --force")
+    return frozen.digest, str(verdict["verdict"])
+
+
+def _check_evaluated_identity(ledger: Ledger, digest: str, source: str) -> None:
+    """The loader's identity that the sandbox reported is that of these bytes."""
+    reported = {e.policy_hashes for e in ledger.evaluations() if e.digest == digest and e.status == "scored"}
+    expected = identity(source.encode(), default_parameters(source))
+    if reported != {(expected,)}:
+        raise PromotionError(f"{ledger.path}: the loader's identity of what was evaluated is not that of these bytes")
+
+
+def _version(ledger: Ledger, digest: str, verdict: str, target: Path, *, forced: bool) -> Version:
+    run, frozen = ledger.run(), ledger.frozen()
+    looks = [content for n in (1, 2) if (content := ledger.result(f"sealed {n}"))]
+    look: Mapping[str, Any] = looks[-1] if looks else {}
+    record = next((c for c in ledger.candidates("search") if c.proposal.candidate_hash == digest), None)
+    return Version(
+        file=target.name,
+        file_sha256="",
+        policy_hash="",
+        evaluated_sha256=digest,
+        promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run.run,
+        scenario=run.scenario_name,
+        scenario_hash=run.scenario_hash,
+        proposer=record.proposer if record else "",
+        parents=list(record.proposal.parents) if record else [],
+        verdict=verdict,
+        comparator=ledger.subject(frozen.comparator).label if frozen else "",
+        ratio=float(look.get("ratio", 0.0)),
+        interval=[float(end) for end in look.get("t_interval", (0.0, 0.0))],
+        sealed_seeds=int(look.get("num_seeds", 0)),
+        forced=forced,
+    )
+
+
+def _with_hashes(version: Version, text: str) -> Version:
+    values = asdict(version)
+    values["file_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    values["policy_hash"] = identity(text.encode(), default_parameters(text))
+    return Version(**values)
+
+
+def _install(target: Path, text: str, version: Version) -> None:
+    """Archive, replace, record; the file first, so that what is recorded is there."""
+    try:
+        archive = target.parent / ARCHIVE_FOLDER
+        archive.mkdir(parents=True, exist_ok=True)
+        (archive / f"{version.file_sha256}.py").write_text(text, encoding="utf-8")
+        before = read_active(target.parent)
+        previous = [before.active, *before.previous] if before and before.active.file == target.name else []
+        _replace(target, text)
+        _write_active(target.parent, Active(version, previous))
+    except OSError as error:
+        raise PromotionError(f"{target}: cannot be written: {error.strerror}") from None
+    if verify(target) != version.evaluated_sha256:
+        raise PromotionError(f"{target}: what was written is not what was evaluated")
+
+
+def _replace(path: Path, text: str) -> None:
+    """In one step: a gateway that follows the file never reads half of it."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_active(folder: Path, active: Active) -> None:
+    lines = ["# Written by the designer: the policy in force, then those before it, latest first.", "[active]"]
+    lines += _toml(active.active)
+    for version in active.previous:
+        lines += ["", "[[previous]]", *_toml(version)]
+    _replace(folder / ACTIVE_FILE, "\n".join(lines) + "\n")
+
+
+def _toml(version: Version) -> list[str]:
+    """JSON's strings, numbers, booleans and arrays of these are TOML's too."""
+    return [f"{key} = {json.dumps(value)}" for key, value in asdict(version).items()]
