@@ -123,8 +123,10 @@ class TimeoutsSection(Section):
     """From the request sent to the answer's first byte; all of the generation when it is not streamed."""
     inter_token_seconds: Seconds = 300.0
     """Between two reads of an answer that has begun."""
+    lame_duck_seconds: Annotated[float, Field(ge=0, le=3_600)] = 0.0
+    """After SIGTERM, not ready but still accepting: for balancers that are slow to notice."""
     drain_seconds: Seconds = 30.0
-    """For what is in flight after SIGTERM; then it is cut."""
+    """For what is in flight after that; then it is cut."""
 
 
 class QueueSection(Section):

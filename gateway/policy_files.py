@@ -280,10 +280,12 @@ def parse(text: str, base: Path) -> tuple[PolicySpec, ...]:
         specs = parse_specs(text)
     except PolicyLoadError as error:
         raise PolicyRefusedError(str(error)) from None
-    return tuple(
-        replace(s, source=str((base / Path(s.source).expanduser()).resolve())) if s.source.endswith(".py") else s
-        for s in specs
-    )
+    return tuple(replace(s, source=_absolute(s.source, base)) if s.source.endswith(".py") else s for s in specs)
+
+
+def _absolute(path: str, base: Path) -> str:
+    """Links stay: a mounted ConfigMap's files are links whose targets change."""
+    return os.path.normpath(base.absolute() / Path(path).expanduser())
 
 
 async def check(specs: Sequence[PolicySpec], settings: PolicySection, originals: Mapping[str, str]) -> None:

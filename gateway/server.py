@@ -199,6 +199,7 @@ class Gateway:
 
     async def _drain(self) -> None:
         self._draining = True
+        await asyncio.sleep(self.config.timeouts.lame_duck_seconds)
         grace = self.config.timeouts.drain_seconds
         log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})
         if not await self.data_plane.drain(grace):

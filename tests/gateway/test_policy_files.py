@@ -197,6 +197,26 @@ async def test_a_file_that_changes_is_loaded(following: Bench, tmp_path: Path) -
     assert following.files.pool("p").last_error is None
 
 
+async def test_a_mounted_config_map_is_followed(tmp_path: Path) -> None:
+    """Kubernetes replaces ``..data``, a link beside the files, which are links through it."""
+    for version, text in (("..v1", GOOD), ("..v2", GOOD + "\n# two\n")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "mine.py").write_text(text)
+    (tmp_path / "..data").symlink_to("..v1")
+    (tmp_path / "mine.py").symlink_to("..data/mine.py")
+    bench = Bench(tmp_path)
+    await bench.files.load("p", "mine.py", "start")
+    task = asyncio.get_running_loop().create_task(bench.files.follow_files())
+    await asyncio.sleep(0.3)
+    (tmp_path / "..new").symlink_to("..v2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    await until(lambda: bench.running == (2, "mine"))
+    assert "# two" in bench.dispatcher.pools["p"].policy_set.sources[0].source
+    task.cancel()
+    await asyncio.wait([task])
+    bench.files.close()
+
+
 def test_specs_have_one_text(tmp_path: Path) -> None:
     text = "a.py@routing,scheduling:a=1,b=0.5,c=true,d='x'+joint/head_room"
     specs = parse(text, tmp_path)

@@ -122,11 +122,16 @@ async def test_two_pools_without_models_are_refused() -> None:
 
 
 async def test_draining_shows_and_lets_streams_end() -> None:
-    async with FakeVllm(auto(chunks=5, gap=0.05)) as worker, running_shell({"worker": [{"url": worker.url}]}) as shell:
+    timeouts = {"lame_duck_seconds": 0.2}
+    async with (
+        FakeVllm(auto(chunks=5, gap=0.1)) as worker,
+        running_shell({"worker": [{"url": worker.url}], "timeouts": timeouts}) as shell,
+    ):
         stream = asyncio.ensure_future(shell.complete(stream=True))
         await shell.until(lambda: worker.requests)
         drain = asyncio.ensure_future(shell.gateway._drain())
         await asyncio.sleep(0)
+        assert not shell.gateway.data_plane.draining
         ready = await shell.admin("GET", "/health/ready")
         assert (ready.status_code, ready.json()["reasons"]) == (503, ["draining"])
         assert (await stream).text.rstrip().endswith("[DONE]")

@@ -11,7 +11,7 @@ from gateway.config import Config, LimitsSection, Section, TimeoutsSection, load
 from gateway.errors import ConfigError, one_line
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
 
-NOT_OF_THE_DATA_PLANE = {"drain_seconds"}
+NOT_OF_THE_DATA_PLANE = {"drain_seconds", "lame_duck_seconds"}
 
 
 @pytest.mark.parametrize(("table", "section"), [("limits", LimitsSection), ("timeouts", TimeoutsSection)])
