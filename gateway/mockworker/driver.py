@@ -134,9 +134,9 @@ class Driver:
                 flight.tokens(count)
 
     def _arm(self, now: int) -> None:
-        """One timer, for the engine's next event. Event loops count in milliseconds and some round down: a wake-up
+        """One timer, for the end of the engine's step. Event loops count in milliseconds and some round down: a wake-up
         before the step's end would be for nothing, so round up."""
-        at = self.engine.next_event_time()
+        at = self.engine.next_step_time()
         if at is None:
             if self._timer is not None:
                 self._timer.cancel()

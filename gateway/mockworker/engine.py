@@ -20,425 +20,95 @@ Semantics (vLLM V1, as of 0.32; ``docs/simulator.md`` lists what is left out):
 
 A request becomes visible to the scheduler ``host_request_ps`` after ``add`` and joins the first step that starts
 strictly later. An idle engine starts a step at once, with the first request to become visible.
+
+It skips events: between two changes of the batch every step costs the same but for contexts that grow by one token a
+request, so the next k steps have a closed form, and a request costs the same however long its output. A stretch is
+such steps: all decoding, or decoding beside one long prompt that takes what the budget leaves. A step in which
+tokens or blocks are short is worked out request by request, as vLLM does it.
 """
 
 from __future__ import annotations
 
-import copy
-import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from gateway.mockworker.engine_types import (
+    PS_PER_SECOND,
+    BatchEngineView,
+    BatchPolicy,
+    BatchRequestView,
+    EngineConfig,
+    EngineRequest,
+    RequestStats,
+    TokenRun,
+)
+from gateway.mockworker.kv_cache import Segment
+from gateway.mockworker.scheduler import DECODING, ENDED, WAITING, LiveRequest, Scheduler
 
 if TYPE_CHECKING:
     from gateway.mockworker.profile import WorkerProfile
 
-PS_PER_SECOND = 10**12
-"""Picoseconds in a second: the unit of every time in this module."""
+__all__ = [
+    "PS_PER_SECOND",
+    "BatchEngineView",
+    "BatchPolicy",
+    "BatchRequestView",
+    "Engine",
+    "EngineConfig",
+    "EngineRequest",
+    "RequestStats",
+    "TokenRun",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Flags of one engine; names and defaults are vLLM's.
+class Engine(Scheduler):
+    """One engine. Every method that takes ``now`` moves the engine's clock there, and it never goes backwards.
 
-    Raises:
-        ValueError: a value is out of range; the message names the field.
+    With ``report_tokens`` off, only runs with a first token or an end are reported, and ``request_ids`` names only
+    those: what a simulation needs, at a cost that does not depend on how many requests decode.
     """
 
-    num_gpu_blocks: int
-    """Usable KV blocks. vLLM keeps one of those it reports as a null block: pass its number less one."""
-    block_size: int = 16
-    max_num_batched_tokens: int = 2048
-    max_num_seqs: int = 256
-    long_prefill_token_threshold: int = 0
-    """Most prompt tokens of one request in a step; 0: no bound."""
-    enable_prefix_caching: bool = True
-    watermark: float = 0.0
-    """Fraction of the blocks that an admission leaves free while something runs."""
-    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
-    reserve_full_isl: bool = True
-    """Admit a request only if the blocks of all its tokens are free, not just of its first chunk."""
-    async_scheduling: bool = False
-    max_model_len: int = 0
-    """Most tokens of a request, prompt and output; 0, or more than the KV cache holds: what the KV cache holds."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_gpu_blocks", "block_size", "max_num_batched_tokens", "max_num_seqs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("long_prefill_token_threshold", "max_model_len"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if not 0 <= self.watermark < 1:
-            raise ValueError(f"watermark must be at least 0 and less than 1, not {self.watermark}")
-        if self.scheduling_policy not in ("fcfs", "priority"):
-            raise ValueError(f'scheduling_policy must be "fcfs" or "priority", not {self.scheduling_policy!r}')
-
-    @property
-    def max_request_tokens(self) -> int:
-        """Most tokens of one request: ``max_model_len``, but never more than the KV cache holds."""
-        capacity = self.num_gpu_blocks * self.block_size
-        return min(self.max_model_len, capacity) if self.max_model_len else capacity
-
-    @property
-    def watermark_blocks(self) -> int:
-        return int(self.watermark * self.num_gpu_blocks)
-
-
-@dataclass(slots=True)
-class EngineRequest:
-    """One request, with the truth about its length, which no policy is ever shown."""
-
-    request_id: str
-    num_prompt_tokens: int
-    num_output_tokens: int
-    """Tokens it will make, at least 1; fewer if ``EngineConfig.max_request_tokens`` ends it before."""
-    priority: int = 0
-    """vLLM's sense: lower is served first. Used by the scheduling policy ``priority`` only."""
-    prefix_chunks: tuple[tuple[int, int], ...] = ()
-    """Chunks of the prompt from its start: (key that covers all before it, prompt tokens up to its end). Prompt
-    tokens past the last chunk, and generated ones, are shared with no other request."""
-
-
-class RequestStats(NamedTuple):
-    """The life of one request in one engine. Times in picoseconds; -1 for what has not happened."""
-
-    request_id: str
-    arrival: int
-    """When it was added."""
-    first_scheduled: int
-    """Start of the first step that computed a token of it."""
-    first_token: int
-    finish: int
-    num_prompt_tokens: int
-    num_output_tokens: int
-    """Made so far; at the end fewer than asked for only if the request hit ``max_request_tokens``."""
-    num_cached_tokens: int
-    """Prompt tokens found in the prefix cache at its first admission."""
-    num_preemptions: int
-    num_recomputed_tokens: int
-    """Tokens computed again after preemptions, prefix hits of the request on its own blocks not counted."""
-    preempted_ps: int
-    """Time from each preemption to the next token, summed."""
-
-
-class TokenRun(NamedTuple):
-    """Consecutive steps in which the same requests made one token each."""
-
-    start: int
-    """When the first of the steps started."""
-    end: int
-    """When the last of them ended: its tokens appear then."""
-    num_steps: int
-    request_ids: tuple[str, ...]
-    first: tuple[str, ...]
-    """Those of them whose first token this is; ``num_steps`` is 1 then."""
-    finished: tuple[str, ...]
-    """Those of them that end at ``end``."""
-    stats: tuple[RequestStats, ...] = ()
-    """Of ``finished``, in the same order."""
-
-
-class BatchRequestView(NamedTuple):
-    """What a batch policy sees of a request (``policies.contract.BatchRequest``)."""
-
-    request_id: str
-    num_prompt_tokens: int
-    num_computed_tokens: int
-    num_output_tokens: int
-    """Made so far."""
-    arrival_time: float
-    """Seconds."""
-    priority: int
-    """The contract's sense: higher is served first."""
-    num_preemptions: int
-
-
-class BatchEngineView(NamedTuple):
-    """What a batch policy sees of the engine (``policies.contract.BatchEngine``)."""
-
-    num_running: int
-    num_waiting: int
-    num_free_blocks: int
-    num_blocks: int
-    max_num_batched_tokens: int
-
-
-class BatchPolicy(Protocol):
-    """Order of waiting, victim and prefill share (``policies.contract.BatchPolicy``).
-
-    ``waiting_key`` is asked when a request starts to wait (arrival or preemption), ``victim_key`` when a victim is
-    needed, ``prefill_budget`` before a step when running or waiting have changed since it was last asked.
-
-    The victim is never the request that has been running longest, and a step in which nothing decodes prefills at
-    least one token, so that no policy can keep an engine busy for ever.
-    """
-
-    def waiting_key(self, request: BatchRequestView) -> Any: ...
-    def victim_key(self, request: BatchRequestView) -> Any: ...
-    def prefill_budget(self, engine: BatchEngineView) -> int: ...
-
-
-class _Block:
-    __slots__ = ("key", "num_references")
-
-    def __init__(self) -> None:
-        self.key: tuple[Any, int] | None = None
-        self.num_references = 0
-
-
-class _BlockPool:
-    """Paged KV blocks with a prefix cache, block by block."""
-
-    def __init__(self, num_blocks: int, enable_caching: bool) -> None:
-        self._enable_caching = enable_caching
-        self._free: OrderedDict[_Block, None] = OrderedDict((_Block(), None) for _ in range(num_blocks))
-        self._cached: dict[tuple[Any, int], dict[_Block, None]] = {}
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
-
-    def longest_hit(self, keys: Iterable[tuple[Any, int]]) -> list[_Block]:
-        hit: list[_Block] = []
-        for key in keys:
-            blocks = self._cached.get(key)
-            if not blocks:
-                break
-            hit.append(next(iter(blocks)))
-        return hit
-
-    def take(self, count: int) -> list[_Block]:
-        taken = []
-        for _ in range(count):
-            block, _nothing = self._free.popitem(last=False)
-            self._forget(block)
-            block.num_references = 1
-            taken.append(block)
-        return taken
-
-    def _forget(self, block: _Block) -> None:
-        if block.key is None:
-            return
-        same = self._cached[block.key]
-        del same[block]
-        if not same:
-            del self._cached[block.key]
-        block.key = None
-
-    def touch(self, blocks: list[_Block]) -> None:
-        for block in blocks:
-            if block.num_references == 0:
-                del self._free[block]
-            block.num_references += 1
-
-    def hash_block(self, block: _Block, key: tuple[Any, int]) -> None:
-        if self._enable_caching:
-            block.key = key
-            self._cached.setdefault(key, {})[block] = None
-
-    def release(self, blocks: list[_Block]) -> None:
-        """Tail first; the unhashed to the front of the free queue, the hashed to its back."""
-        for block in reversed(blocks):
-            block.num_references -= 1
-            if block.num_references == 0:
-                self._free[block] = None
-                if block.key is None:
-                    self._free.move_to_end(block, last=False)
-
-
-class _Request:
-    """A live request and all that the scheduler knows of it."""
-
-    __slots__ = (
-        "arrival",
-        "blocks",
-        "cached_at_admission",
-        "cancelled",
-        "computed",
-        "first_scheduled",
-        "first_token",
-        "high",
-        "limit",
-        "num_cached",
-        "num_hashed",
-        "num_preemptions",
-        "num_tokens",
-        "preempted_at",
-        "preempted_ps",
-        "prompt",
-        "recomputed",
-        "sequence",
-        "spec",
-        "target",
-        "visible",
-    )
-
-    def __init__(self, spec: EngineRequest, arrival: int, visible: int, limit: int, sequence: int) -> None:
-        self.spec = spec
-        self.arrival = arrival
-        self.visible = visible
-        self.sequence = sequence
-        self.prompt = spec.num_prompt_tokens
-        self.num_tokens = self.prompt
-        """Prompt and output so far."""
-        self.limit = min(self.prompt + spec.num_output_tokens, limit)
-        """It ends when it has so many tokens."""
-        self.target = self.prompt
-        """Tokens to compute before it decodes: those it had when it was last admitted."""
-        self.computed = 0
-        self.blocks: list[_Block] = []
-        self.num_hashed = 0
-        self.cancelled = False
-        self.first_scheduled = -1
-        self.first_token = -1
-        self.num_cached = 0
-        self.num_preemptions = 0
-        self.recomputed = 0
-        self.cached_at_admission = 0
-        self.high = 0
-        """Most tokens ever computed."""
-        self.preempted_at = -1
-        self.preempted_ps = 0
-
-    @property
-    def is_prefill(self) -> bool:
-        return self.computed < self.target
-
-    def block_keys(self, count: int, block_size: int, start: int = 0) -> Iterable[tuple[Any, int]]:
-        """Identity of blocks ``start`` to ``count - 1``: the chunk that holds a block's last token, and its index."""
-        chunks = iter(self.spec.prefix_chunks)
-        key, end = next(chunks, (None, 0))
-        for index in range(count):
-            while key is not None and end < (index + 1) * block_size:
-                key, end = next(chunks, (None, 0))
-            if index >= start:
-                yield (self.sequence, -1 - index) if key is None else (key, index)
-
-    def view(self) -> BatchRequestView:
-        return BatchRequestView(
-            self.spec.request_id,
-            self.prompt,
-            self.computed,
-            self.num_tokens - self.prompt,
-            self.arrival / PS_PER_SECOND,
-            -self.spec.priority,
-            self.num_preemptions,
-        )
-
-    def admit(self, hit: list[_Block], start: int) -> None:
-        self.blocks = hit
-        self.num_hashed = len(hit)
-        self.cached_at_admission = self.computed
-        if self.first_scheduled < 0:
-            self.first_scheduled = start
-            self.num_cached = self.computed
-
-    def preempt(self, now: int) -> None:
-        self.leave()
-        self.blocks = []
-        self.computed = self.num_hashed = 0
-        self.num_preemptions += 1
-        if self.preempted_at < 0:
-            self.preempted_at = now
-
-    def make_token(self, now: int) -> None:
-        self.num_tokens += 1
-        if self.first_token < 0:
-            self.first_token = now
-        if self.preempted_at >= 0:
-            self.preempted_ps += now - self.preempted_at
-            self.preempted_at = -1
-
-    def leave(self) -> None:
-        """Account for what was computed since the admission, now that it ends or is lost."""
-        self.recomputed += max(0, min(self.computed, self.high) - self.cached_at_admission)
-        self.high = max(self.high, self.computed)
-
-    def stats(self, finish: int = -1) -> RequestStats:
-        return RequestStats(
-            self.spec.request_id,
-            self.arrival,
-            self.first_scheduled,
-            self.first_token,
-            finish,
-            self.prompt,
-            self.num_tokens - self.prompt,
-            self.num_cached,
-            self.num_preemptions,
-            self.recomputed,
-            self.preempted_ps,
-        )
-
-
-class _Step:
-    """One step: while it is drafted, what of its budget is left; then what it computes."""
-
-    __slots__ = ("end", "num_preempted", "prefill_left", "scheduled", "start", "threshold", "tokens_left")
-
-    def __init__(self, start: int, tokens: int, prefill_tokens: int, threshold: int) -> None:
-        self.start = start
-        self.end = start
-        self.tokens_left = tokens
-        self.prefill_left = prefill_tokens
-        self.threshold = threshold
-        self.scheduled: dict[_Request, int] = {}
-        """Tokens computed of each request, in the order of running."""
-        self.num_preempted = 0
-
-    def share(self, request: _Request) -> int:
-        """Tokens of ``request`` that this step may still compute."""
-        left = self.tokens_left
-        if request.is_prefill:
-            left = min(left, self.prefill_left, self.threshold)
-        return min(request.num_tokens - request.computed, left)
-
-    def put(self, request: _Request, count: int) -> None:
-        self.scheduled[request] = count
-        self._charge(request, count)
-
-    def withdraw(self, request: _Request) -> None:
-        if request in self.scheduled:
-            self._charge(request, -self.scheduled.pop(request))
-
-    def _charge(self, request: _Request, count: int) -> None:
-        self.tokens_left -= count
-        if request.is_prefill:
-            self.prefill_left -= count
-
-
-class Engine:
-    """One engine. Every method that takes ``now`` moves the engine's clock there, and it never goes backwards."""
-
-    def __init__(self, config: EngineConfig, profile: WorkerProfile, batch_policy: BatchPolicy | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: EngineConfig,
+        profile: WorkerProfile,
+        batch_policy: BatchPolicy | None = None,
+        *,
+        report_tokens: bool = True,
+    ) -> None:
+        super().__init__(config, batch_policy)
         self.profile = profile
-        self.num_preemptions = 0
-        self.num_prefix_queries = 0
-        """Tokens looked up in the prefix cache by admissions."""
-        self.num_prefix_hits = 0
-        """Tokens of those that were found."""
-        self.num_computed_prompt_tokens = 0
-        """Prefilled by completed steps, recomputation included."""
-        self._policy = batch_policy
-        self._pool = _BlockPool(config.num_gpu_blocks, config.enable_prefix_caching)
+        self._report_tokens = report_tokens
+        self._host_request = profile.host_request_ps
+        self._async = config.async_scheduling
+        self._limit = config.max_request_tokens
+
         self._now = 0
         self._sequence = 0
-        self._live: dict[str, _Request] = {}
-        self._pending: deque[_Request] = deque()
-        self._waiting: list[tuple[Any, _Request]] = []
-        self._front = 0
-        self._running: list[_Request] = []
-        self._ended: list[_Request] = []
-        """Async scheduling: requests that ended and still hold their seat and blocks."""
-        self._step: _Step | None = None
-        self._idle_since = 0
-        self._runs: list[TokenRun] = []
         self._num_output_tokens = 0
-        self._membership_changed = True
-        self._prefill_budget = config.max_num_batched_tokens
+        self._runs: list[TokenRun] = []
+        self._live: dict[str, LiveRequest] = {}
+        self._pending: deque[LiveRequest] = deque()
+        """Added and not yet seen by the scheduler."""
+        self._cancelled: list[LiveRequest] = []
+        """They leave when the current step ends."""
+
+        # The stretch: steps composed alike. The present is in the first of them.
+        self._num_steps = 0
+        """0: idle."""
+        self._start = 0
+        """Of the current step, or of idleness."""
+        self._end = 0
+        """Of the stretch."""
+        self._step_ps = 0
+        """Of the current step."""
+        self._growth_ps = 0
+        """By which each step is longer than the one before it."""
+        self._open = True
+        """An arrival may be admitted before the stretch ends."""
 
     # -- what a caller does ---------------------------------------------------------------------------------------
 
@@ -452,8 +122,9 @@ class Engine:
         self._process(now)
         self._check(request)
         self._sequence += 1
-        visible = now + self.profile.host_request_ps
-        live = _Request(request, now, visible, self.config.max_request_tokens, self._sequence)
+        live = LiveRequest(request, now, now + self._host_request, self._limit, self._sequence)
+        if request.prefix_chunks and self._caching:
+            self._name_blocks(live, request.prefix_chunks)
         self._live[request.request_id] = live
         self._pending.append(live)
 
@@ -462,15 +133,26 @@ class Engine:
             raise ValueError(f"request {request.request_id}: needs a prompt token and an output token")
         if request.request_id in self._live:
             raise ValueError(f"request {request.request_id}: another of this id is live")
-        limit = self.config.max_request_tokens
-        if request.num_prompt_tokens + 1 > limit:
+        if request.num_prompt_tokens >= self._limit:
             raise ValueError(
                 f"request {request.request_id}: a prompt of {request.num_prompt_tokens} tokens and one more do not fit "
-                f"in {limit} (max_model_len or the KV cache)"
+                f"in {self._limit} (max_model_len or the KV cache)"
             )
-        ends = [0, *(end for _, end in request.prefix_chunks)]
-        if any(b <= a for a, b in pairwise(ends)) or ends[-1] > request.num_prompt_tokens:
-            raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within the prompt")
+        if request.prefix_chunks:
+            ends = [0, *(end for _, end in request.prefix_chunks)]
+            if any(b <= a for a, b in pairwise(ends)) or ends[-1] > request.num_prompt_tokens:
+                raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within the prompt")
+
+    def _name_blocks(self, request: LiveRequest, chunks: Iterable[tuple[int, int]]) -> None:
+        """A block belongs to the chunk that holds its last token."""
+        low, size = 0, self._block_size
+        request.segments = segments = []
+        for key, end in chunks:
+            high = end // size
+            if high > low:
+                segments.append(Segment(key, low, high))
+                low = high
+        request.num_keyed = low
 
     def cancel(self, request_id: str, now: int) -> bool:
         """Abort a request; False when it is not live. It makes no further token, not even in the current step; its
@@ -480,11 +162,14 @@ class Engine:
         if request is None:
             return False
         request.cancelled = True
-        if request not in self._running:
+        if request.state == WAITING:
             self._pending = deque(r for r in self._pending if r is not request)
-            self._waiting = [entry for entry in self._waiting if entry[1] is not request]
-            heapq.heapify(self._waiting)
-            self._membership_changed = True
+            self._withdraw(request)
+        else:
+            self._cancelled.append(request)
+        if self._num_steps:
+            self._num_steps = 1
+            self._end = self._start + self._step_ps
         return True
 
     def advance(self, to: int) -> list[TokenRun]:
@@ -497,49 +182,42 @@ class Engine:
         """When to call ``advance`` next if nothing is added or cancelled; None when idle.
 
         Never later than the next step's end at which a request makes its first token, finishes or is preempted; it
-        may be earlier.
+        may be earlier: where an arrival joins, where a long prompt's last chunk starts.
         """
         if self._runs:
             return self._now
-        if self._step is not None:
-            return self._step.end
+        if self._num_steps:
+            return self._stop()[1]
         return self._idle_start() if self._pending else None
 
     def next_step_time(self) -> int | None:
         """When the current step ends (an idle engine: starts), for who must see every token as it comes."""
-        return self.next_event_time()
+        if self._runs:
+            return self._now
+        if self._num_steps:
+            return self._start + self._step_ps
+        return self._idle_start() if self._pending else None
 
     def num_output_tokens_at(self, now: int) -> int:
-        """Tokens made since the start, up to and including ``now``, which is not before the engine's clock."""
-        end = self._step.end if self._step else self._idle_start() if self._pending else now + 1
-        if now < end:
+        """Tokens made since the start, up to and including ``now``, which is not before the engine's clock.
+
+        A ``now`` past ``next_event_time`` moves the clock there; what happens on the way is kept for ``advance``.
+        """
+        if self._num_steps:
+            if now < self._start + self._step_ps:
+                return self._num_output_tokens
+            if now < self._stop()[1]:
+                return self._num_output_tokens + self._num_made * self._steps_in(now - self._start)
+        elif not self._pending or now < self._idle_start():
             return self._num_output_tokens
-        ahead = copy.deepcopy(self)
-        ahead._process(now)
-        return ahead._num_output_tokens
-
-    @property
-    def num_running(self) -> int:
-        return len(self._running)
-
-    @property
-    def num_waiting(self) -> int:
-        """In the scheduler's queue; a request added less than ``host_request_ps`` ago is not there yet."""
-        return len(self._waiting)
-
-    @property
-    def num_free_blocks(self) -> int:
-        return self._pool.num_free
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """0 to 1; blocks kept only for prefix hits count as free."""
-        return 1 - self._pool.num_free / self.config.num_gpu_blocks
+        if now > self._now:
+            self._process(now)
+        return self._num_output_tokens
 
     def stats(self, request_id: str) -> RequestStats | None:
         """Of a live request, as of the engine's clock; None when it is not live."""
         request = self._live.get(request_id)
-        return request.stats() if request else None
+        return request.stats(self._num_tokens(request), -1) if request else None
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -548,218 +226,222 @@ class Engine:
             raise ValueError(f"time went backwards: {to} ps after {self._now} ps")
         self._now = to
         while True:
-            if self._step is not None:
-                if self._step.end > to:
-                    return
-                self._complete(self._step)
-            elif self._pending and self._idle_start() <= to:
-                self._start_from_idle()
-            else:
+            if self._num_steps:
+                num_steps, end = (self._num_steps, self._end) if self._num_steps == 1 else self._stop()
+                if end <= to:
+                    self._complete(num_steps, end)
+                    continue
+                if num_steps > 1 and to >= self._start + self._step_ps:
+                    self._skip(self._steps_in(to - self._start))
                 return
+            if not self._pending:
+                return
+            start = self._idle_start()
+            if start > to:
+                return
+            self._arrive(start)
+            if not self._waiting and not self._ranked:
+                self._wait(self._pending.popleft())
+            self._begin(start)
 
     def _idle_start(self) -> int:
-        return max(self._idle_since, self._pending[0].visible)
+        visible = self._pending[0].visible
+        return visible if visible > self._start else self._start
 
-    def _start_from_idle(self) -> None:
-        start = self._idle_start()
-        self._arrive(start)
-        if not self._waiting:
-            self._wait(self._pending.popleft())
-        self._begin(start)
+    def _duration(self, num_steps: int) -> int:
+        """Of the next steps of the stretch."""
+        return num_steps * self._step_ps + self._growth_ps * (num_steps * (num_steps - 1) // 2)
+
+    def _steps_in(self, elapsed: int) -> int:
+        """Steps of the stretch that are over after ``elapsed``."""
+        growth = self._growth_ps
+        if not growth:
+            return elapsed // self._step_ps
+        # The largest k with k * step + growth * k * (k - 1) / 2 <= elapsed.
+        b = 2 * self._step_ps - growth
+        return (isqrt(b * b + 8 * growth * elapsed) - b) // (2 * growth)
+
+    def _stop(self) -> tuple[int, int]:
+        """Steps, and when they end, until the batch may change: the stretch, or the first step an arrival can join."""
+        if not self._open or not self._pending:
+            return self._num_steps, self._end
+        since = self._pending[0].visible - self._start
+        lag = 2 if self._async else 1
+        num_steps = self._steps_in(since) + lag if since >= 0 else 1
+        if num_steps >= self._num_steps:
+            return self._num_steps, self._end
+        return num_steps, self._start + self._duration(num_steps)
+
+    def _skip(self, num_steps: int) -> None:
+        """Steps that are over while the stretch goes on."""
+        start = self._start
+        self._run(num_steps)
+        self._num_steps -= num_steps
+        self._start = start + self._duration(num_steps)
+        previous = self._start - self._step_ps - self._growth_ps * (num_steps - 1)
+        self._step_ps += self._growth_ps * num_steps
+        self._cache.take(self._blocks_of_current())
+        if self._report_tokens and self._num_made:
+            self._runs.append(TokenRun(start, self._start, num_steps, self._decoding_ids(), (), ()))
+        if self._pending:
+            self._arrive(previous if self._async else self._start)
+
+    def _blocks_of_current(self) -> int:
+        """Blocks of the stretch's next step, which has just become the current one; its prompt's are cached."""
+        size = self._block_size
+        blocks = self._need[self._count % size]
+        for request, share in self._chunks:
+            computed = request.computed
+            blocks += -(-(computed + share) // size) - -(-computed // size)
+            if request.num_held < request.num_keyed:
+                self._cache_keyed(request, computed + share)
+        return blocks
+
+    def _run(self, num_steps: int) -> None:
+        """The tokens of so many steps, and the blocks of all but the first, which has its own."""
+        if num_steps > 1:
+            self._cache.take(self._blocks_of_next(num_steps - 1))
+        self._count += num_steps
+        self._num_output_tokens += self._num_made * num_steps
+        for request, share in self._chunks:
+            request.computed += share * num_steps
+            self.num_computed_prompt_tokens += share * num_steps
+            if num_steps > 1 and request.num_held < request.num_keyed:
+                self._cache_keyed(request, request.computed)
+
+    def _complete(self, num_steps: int, end: int) -> None:
+        """The steps are over: hand out their tokens and decide what comes next."""
+        first: list[LiveRequest] = []
+        finished: list[LiveRequest] = []
+        start = self._start
+        last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
+        gone = self._drop_cancelled() if self._cancelled else []
+        self._run(num_steps)
+        ids = self._decoding_ids() if self._report_tokens else ()
+        for request in self._starved:
+            self._wait_a_step(request)
+        if self._chunks:
+            made = self._finish_prefills(end, first, finished)
+            if self._report_tokens:
+                ids += _ids(made)
+        if self._count in self._ends:
+            self._finish_decodes(finished)
+        if first or finished:
+            self._report(TokenRun(start, end, num_steps, ids, _ids(first), _ids(finished)), finished)
+        elif ids:
+            self._runs.append(TokenRun(start, end, num_steps, ids, (), ()))
+        if gone or self._ended or finished:
+            self._end_requests(sorted([*gone, *finished], key=_by_order))
+        if self._pending:
+            self._arrive(last_start if self._async else end)
+        self._begin(end)
+
+    def _drop_cancelled(self) -> list[LiveRequest]:
+        """Cancelled requests make no token in the step that ends; returned with their computed tokens set."""
+        gone, self._cancelled = self._cancelled, []
+        for request in gone:
+            if request.state == DECODING:
+                request.computed = self._count + request.offset - 1
+                self._stop_decoding(request)
+                if request in self._starved:
+                    self._starved.remove(request)
+                else:
+                    request.computed += 1
+                    self._num_made -= 1
+            else:
+                self._prefilling.remove(request)
+            request.state = ENDED
+        return gone
+
+    def _decoding_ids(self) -> tuple[str, ...]:
+        starved = self._starved
+        return tuple([r.spec.request_id for r in self._running if r.state == DECODING and r not in starved])
+
+    def _finish_prefills(self, end: int, first: list[LiveRequest], finished: list[LiveRequest]) -> list[LiveRequest]:
+        """Requests whose last chunk was in the step make a token and decode from here on; those requests."""
+        made = [r for r, _ in self._chunks if r.computed == r.target and not r.cancelled]
+        for request in made:
+            self._prefilling.remove(request)
+            self._num_output_tokens += 1
+            if request.first_token < 0:
+                request.first_token = end
+                first.append(request)
+            if request.preempted_at >= 0:
+                request.preempted_ps += end - request.preempted_at
+                request.preempted_at = -1
+            if request.target + 1 >= request.limit:
+                request.state = ENDED
+                finished.append(request)
+            else:
+                self._start_decoding(request)
+        return made
+
+    def _finish_decodes(self, finished: list[LiveRequest]) -> None:
+        for request in self._ends.pop(self._count):
+            self._forget_decoding(request)
+            request.state = ENDED
+            request.computed = request.limit - 1
+            finished.append(request)
+        if len(finished) > 1:
+            finished.sort(key=_by_order)
+
+    def _report(self, run: TokenRun, finished: list[LiveRequest]) -> None:
+        for request in finished:
+            request.leave(request.computed)
+            del self._live[request.spec.request_id]
+        start, end, num_steps, ids, first, ended, _ = run
+        if not self._report_tokens:
+            ids = tuple(dict.fromkeys(first + ended))
+        stats = tuple([r.stats(r.limit, end) for r in finished])
+        self._runs.append(TokenRun(start, end, num_steps, ids, first, ended, stats))
 
     def _arrive(self, before: int) -> None:
         """Requests visible strictly before ``before`` start to wait."""
-        while self._pending and self._pending[0].visible < before:
-            self._wait(self._pending.popleft())
-
-    def _wait(self, request: _Request, front: bool = False) -> None:
-        self._membership_changed = True
-        request.target = request.num_tokens
-        if self._policy is not None:
-            order: Any = (self._policy.waiting_key(request.view()), request.arrival, request.sequence)
-        elif self.config.scheduling_policy == "priority":
-            order = (request.spec.priority, request.arrival, request.spec.request_id)
-        else:
-            self._front -= front
-            order = self._front if front else request.sequence
-        heapq.heappush(self._waiting, (order, request))
+        pending = self._pending
+        while pending and pending[0].visible < before:
+            self._wait(pending.popleft())
 
     def _begin(self, start: int) -> None:
-        """Decide the step that starts now; without work the engine is idle.
+        """Decide the steps that start now; without work the engine is idle.
 
-        A schedule may come out empty though there is work: everything scheduled was preempted, or what ended still
-        holds the blocks. vLLM then schedules again at once.
+        A step may come out empty though there is work: everything in it was preempted, or what ended still holds the
+        blocks. vLLM then schedules again at once.
         """
-        step = self._schedule(start)
-        while not step.scheduled and (step.num_preempted or self._ended):
+        self._start = start
+        num_preemptions = self.num_preemptions
+        while not self._schedule(start):
             if self._release_ended():
                 self._arrive(start)
-            step = self._schedule(start)
-        self._step, self._idle_since = None, start
-        if step.scheduled:
-            step.end = start + self._duration(step.scheduled)
-            for request, count in step.scheduled.items():
-                request.computed += count
-            self._step = step
-
-    def _duration(self, scheduled: dict[_Request, int]) -> int:
-        cost = self.profile
-        decodes = [r.num_tokens for r in scheduled if not r.is_prefill]
-        prefills = [(r.computed, n) for r, n in scheduled.items() if r.is_prefill]
-        linear = max(cost.weights_ps, cost.fixed_ps + cost.token_ps * sum(scheduled.values()))
-        decode = cost.decode_ps * bool(decodes) + cost.decode_context_ps * sum(decodes)
-        prefill = cost.prefill_context_ps * sum(n * (2 * context + n) for context, n in prefills) // 2
-        return linear + decode + prefill + cost.host_step_ps + cost.host_sequence_ps * len(scheduled)
-
-    def _complete(self, step: _Step) -> None:
-        made = [r for r in step.scheduled if r.computed == r.num_tokens and not r.cancelled]
-        first = [r for r in made if r.first_token < 0]
-        self.num_computed_prompt_tokens += sum(n for r, n in step.scheduled.items() if r.computed - n < r.target)
-        for request in made:
-            request.make_token(step.end)
-        finished = [r for r in made if r.num_tokens >= r.limit]
-        self._report(step, made, first, finished)
-        self._end([r for r in self._running if r.cancelled or r in finished])
-        self._arrive(step.start if self.config.async_scheduling else step.end)
-        self._begin(step.end)
-
-    def _report(self, step: _Step, made: list[_Request], first: list[_Request], finished: list[_Request]) -> None:
-        for request in finished:
-            request.leave()
-            del self._live[request.spec.request_id]
-        self._num_output_tokens += len(made)
-        if made:
-            stats = tuple(r.stats(step.end) for r in finished)
-            self._runs.append(TokenRun(step.start, step.end, 1, _ids(made), _ids(first), _ids(finished), stats))
-
-    def _end(self, ended: list[_Request]) -> None:
-        """Ended requests give back seat and blocks: at once, or with async scheduling one step later."""
-        before = self._ended
-        self._release_ended()
-        self._ended = [r for r in ended if r not in before]
-        if not self.config.async_scheduling:
-            self._release_ended()
-
-    def _release_ended(self) -> bool:
-        ended, self._ended = self._ended, []
-        for request in ended:
-            self._running.remove(request)
-            self._pool.release(request.blocks)
-        self._membership_changed |= bool(ended)
-        return bool(ended)
-
-    # -- one step's schedule --------------------------------------------------------------------------------------
-
-    def _schedule(self, start: int) -> _Step:
-        alone = len(self._running) + len(self._waiting) <= 1
-        tokens = self.config.max_num_batched_tokens
-        threshold = tokens if alone else self.config.long_prefill_token_threshold or tokens
-        step = _Step(start, tokens, self._ask_prefill_budget(), threshold)
-        self._schedule_running(step)
-        if not step.num_preempted:
-            self._schedule_waiting(step)
-        return step
-
-    def _ask_prefill_budget(self) -> int:
-        most = self.config.max_num_batched_tokens
-        if self._policy is None:
-            return most
-        if self._membership_changed:
-            blocks = self.config.num_gpu_blocks
-            view = BatchEngineView(len(self._running), len(self._waiting), self._pool.num_free, blocks, most)
-            self._prefill_budget = min(max(int(self._policy.prefill_budget(view)), 0), most)
-            self._membership_changed = False
-        decoding = any(not r.is_prefill for r in self._running if r not in self._ended)
-        return self._prefill_budget if decoding else max(1, self._prefill_budget)
-
-    def _schedule_running(self, step: _Step) -> None:
-        index = 0
-        while index < len(self._running) and step.tokens_left:
-            request = self._running[index]
-            count = step.share(request)
-            if count and request not in self._ended:
-                self._make_room(request, count, step)
-                if request not in self._running:
-                    return
-                index = self._running.index(request)
-                self._allocate(request, count)
-                step.put(request, count)
-            index += 1
-
-    def _make_room(self, request: _Request, count: int, step: _Step) -> None:
-        """Preempt until ``request`` has its blocks, or is itself preempted."""
-        needed = self._num_blocks(request.computed + count) - len(request.blocks)
-        while needed > self._pool.num_free and request in self._running:
-            if not self._release_ended():
-                victim = self._victim()
-                step.withdraw(victim)
-                step.num_preempted += 1
-                self._preempt(victim, step.start)
-
-    def _victim(self) -> _Request:
-        policy = self._policy
-        if policy is not None:
-            others = self._running[:0:-1] or self._running
-            return max(others, key=lambda r: policy.victim_key(r.view()))
-        if self.config.scheduling_policy == "priority":
-            # vLLM compares no further; two that arrived at once would then preempt each other for ever.
-            return max(self._running, key=lambda r: (r.spec.priority, r.arrival, r.spec.request_id))
-        return self._running[-1]
-
-    def _preempt(self, victim: _Request, now: int) -> None:
-        self.num_preemptions += 1
-        self._running.remove(victim)
-        self._pool.release(victim.blocks)
-        victim.preempt(now)
-        self._wait(victim, front=True)
-
-    def _schedule_waiting(self, step: _Step) -> None:
-        while self._waiting and step.tokens_left and len(self._running) < self.config.max_num_seqs:
-            request = self._waiting[0][1]
-            hit = self._hit(request)
-            request.computed = len(hit) * self.config.block_size
-            count = step.share(request)
-            if not count or not self._fits(request, count, hit):
-                request.computed = 0
+            elif self.num_preemptions == num_preemptions:
+                self._num_steps = 0
                 return
-            heapq.heappop(self._waiting)
-            self._admit(request, hit, step.start)
-            self._allocate(request, count)
-            step.put(request, count)
+            num_preemptions = self.num_preemptions
+        self._set_step_time()
+        self._num_steps = self._num_repeats()
+        self._end = start + self._duration(self._num_steps)
+        blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
+        self._open = self._policy is not None or not blocked
 
-    def _hit(self, request: _Request) -> list[_Block]:
-        if not self.config.enable_prefix_caching:
-            return []
-        most = (request.num_tokens - 1) // self.config.block_size
-        return self._pool.longest_hit(request.block_keys(most, self.config.block_size))
-
-    def _fits(self, request: _Request, count: int, hit: list[_Block]) -> bool:
-        tokens = request.num_tokens if self.config.reserve_full_isl else request.computed + count
-        needed = self._num_blocks(tokens) - sum(1 for block in hit if block.num_references)
-        watermark = self.config.watermark_blocks if self._running else 0
-        return needed + watermark <= self._pool.num_free
-
-    def _admit(self, request: _Request, hit: list[_Block], start: int) -> None:
-        self._pool.touch(hit)
-        if self.config.enable_prefix_caching:
-            self.num_prefix_queries += request.num_tokens
-            self.num_prefix_hits += request.computed
-        request.admit(hit, start)
-        self._running.append(request)
-        self._membership_changed = True
-
-    def _allocate(self, request: _Request, count: int) -> None:
-        computed = request.computed + count
-        request.blocks += self._pool.take(self._num_blocks(computed) - len(request.blocks))
-        full, known = computed // self.config.block_size, request.num_hashed
-        if full > known:
-            for index, key in enumerate(request.block_keys(full, self.config.block_size, known), known):
-                self._pool.hash_block(request.blocks[index], key)
-            request.num_hashed = full
-
-    def _num_blocks(self, tokens: int) -> int:
-        return -(-tokens // self.config.block_size)
+    def _set_step_time(self) -> None:
+        cost, num_made = self.profile, self._num_made
+        tokens, pairs, growth = num_made, 0, cost.decode_context_ps * num_made
+        for request, share in self._chunks:
+            tokens += share
+            pairs += share * (2 * request.computed + share)
+            growth += cost.prefill_context_ps * share * share
+        step = cost.fixed_ps + cost.token_ps * tokens
+        if step < cost.weights_ps:
+            step = cost.weights_ps
+        if num_made:
+            step += cost.decode_ps + cost.decode_context_ps * self._contexts
+        step += cost.prefill_context_ps * pairs // 2
+        self._step_ps = step + cost.host_step_ps + cost.host_sequence_ps * (num_made + len(self._chunks))
+        self._growth_ps = growth
 
 
-def _ids(requests: Iterable[_Request]) -> tuple[str, ...]:
-    return tuple(r.spec.request_id for r in requests)
+def _ids(requests: Iterable[LiveRequest]) -> tuple[str, ...]:
+    return tuple([r.spec.request_id for r in requests])
+
+
+def _by_order(request: LiveRequest) -> int:
+    return request.order

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
-from gateway.mockworker.engine import BatchPolicy, EngineConfig, EngineRequest, TokenRun
-from gateway.mockworker.profile import WorkerProfile
+from gateway.mockworker.engine import PS_PER_SECOND, BatchPolicy, EngineConfig, EngineRequest, TokenRun
+from gateway.mockworker.profile import WorkerProfile, load_profile
 
-FOREVER = 10**12
+FOREVER = 10**18
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,29 @@ def cases(draw: st.DrawFn) -> Case:
     ]
     policy = draw(st.none() | st.builds(KeyedPolicy, st.integers(0, 3), st.integers(-3, 20)))
     return Case(config, draw(st.sampled_from(PROFILES)), tuple(requests), tuple(sorted(cancels)), policy)
+
+
+def busy_case(seed: int) -> Case:
+    """Six hundred requests at realistic sizes on a KV cache that is too small: preemptions, shared prefixes,
+    evictions, a waiting line that comes and goes."""
+    rng = random.Random(f"busy/{seed}")
+    config = EngineConfig(
+        num_gpu_blocks=rng.choice([500, 700]),
+        max_num_batched_tokens=rng.choice([256, 512]),
+        max_num_seqs=64,
+        watermark=0.01,
+        reserve_full_isl=seed % 2 == 0,
+        enable_prefix_caching=seed % 3 != 2,
+    )
+    profile = load_profile("a100-llama3-8b")
+    requests = []
+    now = 0.0
+    for index in range(600):
+        now += rng.expovariate(12.0)
+        prompt = min(4000, int(rng.lognormvariate(5.5, 1.0)) + 1)
+        path = tuple(rng.randrange(2) for _ in range(rng.randrange(8)))
+        output = min(900, int(rng.lognormvariate(4.8, 0.9)) + 1)
+        requests.append(
+            (int(now * PS_PER_SECOND), EngineRequest(f"r{index}", prompt, output, 0, _chunks(path, 100, prompt)))
+        )
+    return Case(config, profile, tuple(requests), (), None)

@@ -386,11 +386,16 @@ def test_a_batch_policy_orders_waiting_and_bounds_the_prefill() -> None:
     assert len(policy.asked) < 8
 
 
-def test_a_batch_policy_chooses_the_victim() -> None:
-    engine = Engine(config(num_gpu_blocks=5, enable_prefix_caching=False), FLAT, ShortestFirst())
-    runs = run_all(engine, (0, EngineRequest("a", 8, 8)), (1, EngineRequest("b", 4, 8)))
+def test_a_batch_policy_chooses_the_victim_but_never_the_longest_running() -> None:
+    engine = Engine(config(num_gpu_blocks=8, enable_prefix_caching=False), FLAT, ShortestFirst())
+    runs = run_all(
+        engine,
+        (0, EngineRequest("a", 9, 8)),
+        (1, EngineRequest("b", 6, 8)),
+        (250, EngineRequest("c", 4, 8)),
+    )
     stats = {s.request_id: s.num_preemptions for r in runs for s in r.stats}
-    assert stats == {"a": 1, "b": 0}
+    assert stats == {"a": 0, "b": 1, "c": 0}
 
 
 class NoPrefill(ShortestFirst):
