@@ -98,9 +98,7 @@ class ClientConnection(asyncio.Protocol):
         self._bucket.discard(self)
         self._plane.client_disconnected(self)
         self._plane.num_buffered_body_bytes -= self._body_bytes
-        for incoming in self._waiting:
-            self._plane.body_released(incoming)
-        self._waiting.clear()
+        self._drop_waiting()
         self._body_bytes = 0
         self._incoming = None
         del self._parser, self.write  # they refer to this object
@@ -276,7 +274,9 @@ class ClientConnection(asyncio.Protocol):
             self._body_bytes = 0
         if self._exchange is not None or self._waiting:
             self._waiting.append(incoming)
-        elif not self.transport.is_closing():
+        elif self.transport.is_closing():
+            self._plane.body_released(incoming)
+        else:
             self._plane.handle(self, incoming)
 
     # --- requests
@@ -319,8 +319,13 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _close(self) -> None:
-        self._waiting.clear()
+        self._drop_waiting()
         self.transport.close()
+
+    def _drop_waiting(self) -> None:
+        for incoming in self._waiting:
+            self._plane.body_released(incoming)
+        self._waiting.clear()
 
     def close_if_idle(self) -> bool:
         """Closes unless a request is being read or answered; whether it did."""
