@@ -114,11 +114,11 @@ def _count(row: Mapping[str, str], column: str, least: int) -> int:
 
 
 def _rebased(requests: Iterator[TraceRequest]) -> Iterator[TraceRequest]:
-    """From 0, in tenths of a microsecond; published rows are now and then a little out of order: sorted."""
+    """From 0, in whole microseconds; published rows are now and then a little out of order: sorted."""
     ordered = sorted(requests, key=lambda request: request.timestamp)
     for request in ordered:
         yield TraceRequest(
-            timestamp=round(request.timestamp - ordered[0].timestamp, 4),
+            timestamp=round(request.timestamp - ordered[0].timestamp, 3),
             input_length=request.input_length,
             output_length=request.output_length,
             model=request.model,

@@ -103,7 +103,10 @@ def _prefix(workload: Workload, rng: Random, weights: list[float]) -> tuple[int,
 
 
 def _times(workload: Workload, rng: Random) -> Iterator[float]:
-    now = 0.0 if workload.arrivals == "constant" else _gap(workload, rng)
+    if workload.arrivals == "constant":
+        yield from (number / workload.rate for number in range(math.ceil(workload.rate * workload.duration)))
+        return
+    now = _gap(workload, rng)
     while now < workload.duration:
         if workload.arrivals != "diurnal" or rng.random() < _relative_rate(workload, now):
             yield now
@@ -113,8 +116,6 @@ def _times(workload: Workload, rng: Random) -> Iterator[float]:
 def _gap(workload: Workload, rng: Random) -> float:
     mean, squared = 1.0 / workload.rate, workload.cv**2
     match workload.arrivals:
-        case "constant":
-            return mean
         case "gamma":
             return rng.gammavariate(1.0 / squared, mean * squared)
         case "lognormal":

@@ -106,5 +106,5 @@ class Client:
 def _is_readable(connection: Any) -> bool:
     """An idle connection with something to read has been closed, or is out of step."""
     poll = monkey.get_original("select", "poll")()
-    poll.register(connection.fileno())
+    poll.register(connection.fileno(), 1)  # POLLIN
     return bool(poll.poll(0))
