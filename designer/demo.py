@@ -110,23 +110,28 @@ class Demo:
         finally:
             _stop(process)
 
-    def _replay(self, gateway: Gateway, trace: Path, name: str, *extra: str) -> Measured:
-        process = _start("loadgen.cli", *self._replay_arguments(gateway, trace, name), *extra, stdout=subprocess.PIPE)
-        return self._measured(process, name)
+    def _replay(self, gateway: Gateway, trace: Path, name: str) -> Measured:
+        process = _start("loadgen.cli", *self._replay_arguments(gateway, trace, name), stdout=subprocess.PIPE)
+        replay = self._measured(process, name)
+        if not replay.report["valid"]:
+            raise DemoError(f"the replay {name} is not valid: {replay.report['verdict']}")
+        return replay
 
     def _replay_arguments(self, gateway: Gateway, trace: Path, name: str) -> list[str]:
         records = self.folder / f"{name}.records.jsonl"
         return ["replay", str(trace), "--url", gateway.url, "--records", str(records), "--json"]
 
     def _measured(self, process: subprocess.Popen[bytes], name: str) -> Measured:
-        output = _finish(process, f"the replay {name}")
+        output, _ = process.communicate()
+        if not output:
+            raise DemoError(f"the replay {name} ended with status {process.returncode}")
         report = json.loads(output)
         records = [json.loads(line) for line in (self.folder / f"{name}.records.jsonl").read_text().splitlines()]
         failed = [record for record in records if record["error"] is not None]
         if failed:
             raise DemoError(f"the replay {name} lost {len(failed)} requests; the first: {failed[0]['error']}")
-        if not report["valid"]:
-            raise DemoError(f"the replay {name} is not valid: {report['verdict']}")
+        if len(records) != report["num_requests"]:
+            raise DemoError(f"the replay {name} recorded {len(records)} of {report['num_requests']} requests")
         return Measured(report, {r["request_id"]: r["end"] - r["intended"] for r in records})
 
     def _search(self) -> Path:
@@ -134,15 +139,18 @@ class Demo:
         process = _start(
             *("designer.cli", "run", "--scenario", SCENARIO, "--proposer", "evolve", "--budget", str(self.budget)),
             *("--seed", "1", "--jobs", "2", "--out", str(run), "--json"),
-            *("--validation-seeds", "8", "--sealed-seeds", "16"),
+            *("--validation-seeds", "8", "--sealed-seeds", "16", "--finalists", "3"),
+            *("--no-control", "--baseline", f"{BASELINE}+fcfs"),
             stdout=subprocess.PIPE,
         )
         outcome = json.loads(_finish(process, "the search"))
         if outcome["verdict"] != "better":
-            raise DemoError(f"the search found nothing better than {BASELINE}: {outcome['verdict']}")
-        return Path(outcome["policy"])
+            raise DemoError(f"the search did not find a better policy: {outcome['summary']}")
+        self.say(outcome["summary"])
+        return next(run.glob(f"designed-{outcome['winner'][:12]}*.py"))
 
     def _swap_under_load(self, gateway: Gateway, trace: Path) -> Measured:
+        """Every request must be answered; nothing is timed, as the designer takes the load generator's core."""
         arguments = [*self._replay_arguments(gateway, trace, "during"), "--limit-seconds", str(SWAP_SECONDS)]
         load = _start("loadgen.cli", *arguments, stdout=subprocess.PIPE)
         time.sleep(SWAP_SECONDS / 2)
@@ -192,10 +200,8 @@ def _free_port() -> int:
 
 
 def _start(module: str, *arguments: str, stdout: Any) -> subprocess.Popen[bytes]:
-    """A command of ours in its own group, so that nothing it started can outlive it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdout=stdout, stderr=subprocess.STDOUT if stdout != -1 else None
-    )
+    """A command of ours, as ``python -m`` so that it is this environment's."""
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=stdout)
 
 
 def _finish(process: subprocess.Popen[bytes], what: str) -> bytes:
@@ -231,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=False)
     try:
-        Demo(folder.resolve(), int(os.environ.get("RANVIER_DEMO_BUDGET", "150")), console).run()
+        Demo(folder.resolve(), int(os.environ.get("RANVIER_DEMO_BUDGET", "120")), console).run()
     except DemoError as error:
         console.print(f"demo: {error}", style="red")
         return 1
