@@ -71,6 +71,28 @@ class Engine(Scheduler):
     those: what a simulation needs, at a cost that does not depend on how many requests decode.
     """
 
+    __slots__ = (
+        "_async",
+        "_cancelled",
+        "_costs",
+        "_end",
+        "_growth_ps",
+        "_host_request",
+        "_limit",
+        "_live",
+        "_now",
+        "_num_output_tokens",
+        "_num_steps",
+        "_open",
+        "_pending",
+        "_report_tokens",
+        "_runs",
+        "_sequence",
+        "_start",
+        "_step_ps",
+        "profile",
+    )
+
     def __init__(
         self,
         config: EngineConfig,
@@ -83,6 +105,16 @@ class Engine(Scheduler):
         self.profile = profile
         self._report_tokens = report_tokens
         self._host_request = profile.host_request_ps
+        self._costs = (
+            profile.weights_ps,
+            profile.fixed_ps,
+            profile.token_ps,
+            profile.decode_ps,
+            profile.decode_context_ps,
+            profile.prefill_context_ps,
+            profile.host_step_ps,
+            profile.host_sequence_ps,
+        )
         self._async = config.async_scheduling
         self._limit = config.max_request_tokens
 
@@ -113,20 +145,24 @@ class Engine(Scheduler):
     # -- what a caller does ---------------------------------------------------------------------------------------
 
     def add(self, request: EngineRequest, now: int) -> None:
-        """Hand ``request`` to the engine.
+        """Hand ``request`` to the engine at ``now``, which is not before the engine's clock or the last added.
 
         Raises:
             ValueError: its prompt leaves no room for a token in the KV cache or ``max_model_len``, it is malformed,
-                or one of its id is live.
+                one of its id is live, or time went backwards.
         """
-        self._process(now)
+        pending = self._pending
+        if now < (pending[-1].arrival if pending else self._now):
+            raise ValueError(f"time went backwards: {now} ps after {self._now} ps")
+        if request.request_id in self._live:
+            self._process(now)
         self._check(request)
         self._sequence += 1
         live = LiveRequest(request, now, now + self._host_request, self._limit, self._sequence)
         if request.prefix_chunks and self._caching:
             self._name_blocks(live, request.prefix_chunks)
         self._live[request.request_id] = live
-        self._pending.append(live)
+        pending.append(live)
 
     def _check(self, request: EngineRequest) -> None:
         if request.num_prompt_tokens < 1 or request.num_output_tokens < 1:
@@ -158,6 +194,7 @@ class Engine(Scheduler):
         """Abort a request; False when it is not live. It makes no further token, not even in the current step; its
         blocks are free when that step ends."""
         self._process(now)
+        self._catch_up()
         request = self._live.pop(request_id, None)
         if request is None:
             return False
@@ -195,6 +232,7 @@ class Engine(Scheduler):
         if self._runs:
             return self._now
         if self._num_steps:
+            self._catch_up()
             return self._start + self._step_ps
         return self._idle_start() if self._pending else None
 
@@ -214,8 +252,29 @@ class Engine(Scheduler):
             self._process(now)
         return self._num_output_tokens
 
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """In the scheduler's queue; a request added less than ``host_request_ps`` ago is not there yet."""
+        self._catch_up()
+        return len(self._waiting) + len(self._ranked)
+
+    @property
+    def num_free_blocks(self) -> int:
+        self._catch_up()
+        return self._cache.num_free
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """0 to 1; blocks kept only for prefix hits count as free."""
+        return 1 - self.num_free_blocks / self.config.num_gpu_blocks
+
     def stats(self, request_id: str) -> RequestStats | None:
         """Of a live request, as of the engine's clock; None when it is not live."""
+        self._catch_up()
         request = self._live.get(request_id)
         return request.stats(self._num_tokens(request), -1) if request else None
 
@@ -226,23 +285,23 @@ class Engine(Scheduler):
             raise ValueError(f"time went backwards: {to} ps after {self._now} ps")
         self._now = to
         while True:
-            if self._num_steps:
-                num_steps, end = (self._num_steps, self._end) if self._num_steps == 1 else self._stop()
-                if end <= to:
-                    self._complete(num_steps, end)
-                    continue
-                if num_steps > 1 and to >= self._start + self._step_ps:
-                    self._skip(self._steps_in(to - self._start))
+            num_steps, end = self._num_steps, self._end
+            if num_steps:
+                if num_steps > 1 and self._open and self._pending:
+                    num_steps, end = self._stop()
+                if end > to:
+                    break
+                self._complete(num_steps, end)
+            elif self._pending and self._idle_start() <= to:
+                start = self._idle_start()
+                self._arrive(start)
+                if not self._waiting and not self._ranked:
+                    self._wait(self._pending.popleft())
+                self._begin(start)
+            else:
                 return
-            if not self._pending:
-                return
-            start = self._idle_start()
-            if start > to:
-                return
-            self._arrive(start)
-            if not self._waiting and not self._ranked:
-                self._wait(self._pending.popleft())
-            self._begin(start)
+        if self._report_tokens:
+            self._catch_up()
 
     def _idle_start(self) -> int:
         visible = self._pending[0].visible
@@ -272,15 +331,18 @@ class Engine(Scheduler):
             return self._num_steps, self._end
         return num_steps, self._start + self._duration(num_steps)
 
-    def _skip(self, num_steps: int) -> None:
-        """Steps that are over while the stretch goes on."""
+    def _catch_up(self) -> None:
+        """Account for the steps of the stretch that are over at the engine's clock."""
+        if self._num_steps < 2 or self._now < self._start + self._step_ps:
+            return
         start = self._start
+        num_steps = self._steps_in(self._now - start)
         self._run(num_steps)
         self._num_steps -= num_steps
         self._start = start + self._duration(num_steps)
         previous = self._start - self._step_ps - self._growth_ps * (num_steps - 1)
         self._step_ps += self._growth_ps * num_steps
-        self._cache.take(self._blocks_of_current())
+        self._cache.num_free -= self._blocks_of_current()
         if self._report_tokens and self._num_made:
             self._runs.append(TokenRun(start, self._start, num_steps, self._decoding_ids(), (), ()))
         if self._pending:
@@ -300,7 +362,7 @@ class Engine(Scheduler):
     def _run(self, num_steps: int) -> None:
         """The tokens of so many steps, and the blocks of all but the first, which has its own."""
         if num_steps > 1:
-            self._cache.take(self._blocks_of_next(num_steps - 1))
+            self._cache.num_free -= self._blocks_of_next(num_steps - 1)
         self._count += num_steps
         self._num_output_tokens += self._num_made * num_steps
         for request, share in self._chunks:
@@ -311,28 +373,28 @@ class Engine(Scheduler):
 
     def _complete(self, num_steps: int, end: int) -> None:
         """The steps are over: hand out their tokens and decide what comes next."""
+        start = self._start
         first: list[LiveRequest] = []
         finished: list[LiveRequest] = []
-        start = self._start
-        last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
-        gone = self._drop_cancelled() if self._cancelled else []
+        gone = self._drop_cancelled() if self._cancelled else None
         self._run(num_steps)
         ids = self._decoding_ids() if self._report_tokens else ()
         for request in self._starved:
             self._wait_a_step(request)
         if self._chunks:
-            made = self._finish_prefills(end, first, finished)
-            if self._report_tokens:
-                ids += _ids(made)
+            ids += self._finish_prefills(end, first, finished)
         if self._count in self._ends:
             self._finish_decodes(finished)
         if first or finished:
-            self._report(TokenRun(start, end, num_steps, ids, _ids(first), _ids(finished)), finished)
+            self._report(start, end, num_steps, ids, first, finished)
         elif ids:
             self._runs.append(TokenRun(start, end, num_steps, ids, (), ()))
-        if gone or self._ended or finished:
+        if gone:
             self._end_requests(sorted([*gone, *finished], key=_by_order))
+        elif finished or self._ended:
+            self._end_requests(finished)
         if self._pending:
+            last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
             self._arrive(last_start if self._async else end)
         self._begin(end)
 
@@ -357,24 +419,28 @@ class Engine(Scheduler):
         starved = self._starved
         return tuple([r.spec.request_id for r in self._running if r.state == DECODING and r not in starved])
 
-    def _finish_prefills(self, end: int, first: list[LiveRequest], finished: list[LiveRequest]) -> list[LiveRequest]:
-        """Requests whose last chunk was in the step make a token and decode from here on; those requests."""
-        made = [r for r, _ in self._chunks if r.computed == r.target and not r.cancelled]
-        for request in made:
+    def _finish_prefills(self, end: int, first: list[LiveRequest], finished: list[LiveRequest]) -> tuple[str, ...]:
+        """Requests whose last chunk was in the step make a token and decode from here on; their ids, if reported."""
+        made = []
+        for request, _ in self._chunks:
+            if request.computed < request.target or request.cancelled:
+                continue
+            made.append(request.spec.request_id)
             self._prefilling.remove(request)
-            self._num_output_tokens += 1
             if request.first_token < 0:
                 request.first_token = end
                 first.append(request)
-            if request.preempted_at >= 0:
-                request.preempted_ps += end - request.preempted_at
-                request.preempted_at = -1
+            losses = request.losses
+            if losses and losses.preempted_at >= 0:
+                losses.preempted_ps += end - losses.preempted_at
+                losses.preempted_at = -1
             if request.target + 1 >= request.limit:
                 request.state = ENDED
                 finished.append(request)
             else:
                 self._start_decoding(request)
-        return made
+        self._num_output_tokens += len(made)
+        return tuple(made) if self._report_tokens else ()
 
     def _finish_decodes(self, finished: list[LiveRequest]) -> None:
         for request in self._ends.pop(self._count):
@@ -385,15 +451,25 @@ class Engine(Scheduler):
         if len(finished) > 1:
             finished.sort(key=_by_order)
 
-    def _report(self, run: TokenRun, finished: list[LiveRequest]) -> None:
+    def _report(
+        self,
+        start: int,
+        end: int,
+        num_steps: int,
+        ids: tuple[str, ...],
+        first: list[LiveRequest],
+        finished: list[LiveRequest],
+    ) -> None:
+        stats = []
         for request in finished:
-            request.leave(request.computed)
+            if request.losses:
+                request.losses.add(request.computed)
             del self._live[request.spec.request_id]
-        start, end, num_steps, ids, first, ended, _ = run
+            stats.append(request.stats(request.limit, end))
+        first_ids, ended_ids = _ids(first), _ids(finished)
         if not self._report_tokens:
-            ids = tuple(dict.fromkeys(first + ended))
-        stats = tuple([r.stats(r.limit, end) for r in finished])
-        self._runs.append(TokenRun(start, end, num_steps, ids, first, ended, stats))
+            ids = tuple(dict.fromkeys(first_ids + ended_ids)) if first_ids and ended_ids else first_ids or ended_ids
+        self._runs.append(tuple.__new__(TokenRun, (start, end, num_steps, ids, first_ids, ended_ids, tuple(stats))))
 
     def _arrive(self, before: int) -> None:
         """Requests visible strictly before ``before`` start to wait."""
@@ -417,25 +493,30 @@ class Engine(Scheduler):
                 return
             num_preemptions = self.num_preemptions
         self._set_step_time()
-        self._num_steps = self._num_repeats()
-        self._end = start + self._duration(self._num_steps)
-        blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
-        self._open = self._policy is not None or not blocked
+        self._num_steps = num_steps = self._num_repeats()
+        self._end = start + self._step_ps
+        if num_steps > 1:
+            self._end = start + self._duration(num_steps)
+            blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
+            self._open = self._policy is not None or not blocked
 
     def _set_step_time(self) -> None:
-        cost, num_made = self.profile, self._num_made
-        tokens, pairs, growth = num_made, 0, cost.decode_context_ps * num_made
-        for request, share in self._chunks:
-            tokens += share
-            pairs += share * (2 * request.computed + share)
-            growth += cost.prefill_context_ps * share * share
-        step = cost.fixed_ps + cost.token_ps * tokens
-        if step < cost.weights_ps:
-            step = cost.weights_ps
+        weights, fixed, token, decode, decode_context, prefill_context, host_step, host_sequence = self._costs
+        num_made = tokens = num_seqs = self._num_made
+        growth = decode_context * num_made
+        step = host_step
         if num_made:
-            step += cost.decode_ps + cost.decode_context_ps * self._contexts
-        step += cost.prefill_context_ps * pairs // 2
-        self._step_ps = step + cost.host_step_ps + cost.host_sequence_ps * (num_made + len(self._chunks))
+            step += decode + decode_context * self._contexts
+        if self._chunks:
+            pairs = 0
+            for request, share in self._chunks:
+                num_seqs += 1
+                tokens += share
+                pairs += share * (2 * request.computed + share)
+                growth += prefill_context * share * share
+            step += prefill_context * pairs // 2
+        linear = fixed + token * tokens
+        self._step_ps = step + (linear if linear > weights else weights) + host_sequence * num_seqs
         self._growth_ps = growth
 
 

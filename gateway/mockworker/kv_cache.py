@@ -53,12 +53,15 @@ class Hit(NamedTuple):
 
 
 class KVCache:
-    """Counts and runs. ``num_free`` includes cached blocks without holder."""
+    """Counts and runs. To allocate blocks that are free is to lower ``num_free``."""
 
-    __slots__ = ("_queue", "_runs", "_unhashed", "_used_up", "num_free")
+    __slots__ = ("_num_accounted", "_queue", "_runs", "_unhashed", "_used_up", "num_free")
 
     def __init__(self, num_blocks: int) -> None:
         self.num_free = num_blocks
+        """Cached blocks without holder included."""
+        self._num_accounted = num_blocks
+        """``num_free`` when it was last split into unhashed and cached blocks."""
         self._unhashed = num_blocks
         self._used_up = 0
         """Blocks taken from the front of the queue that the queue does not show yet."""
@@ -67,23 +70,29 @@ class KVCache:
         self._runs: dict[Key, list[Run]] = {}
         """By key, in the order they were cached: of two copies of a block the older is hit."""
 
-    def take(self, count: int) -> None:
-        """Allocate blocks; the caller has seen that they are free."""
-        self.num_free -= count
-        self._unhashed -= count
+    def _account(self) -> None:
+        """Split what was allocated since into unhashed blocks, which go first, and the front of the queue."""
+        self._unhashed -= self._num_accounted - self.num_free
+        self._num_accounted = self.num_free
         if self._unhashed < 0:
             self._used_up -= self._unhashed
             self._unhashed = 0
 
-    def free_unhashed(self, count: int) -> None:
+    def _free(self, count: int) -> None:
         self.num_free += count
+        self._num_accounted += count
+
+    def free_unhashed(self, count: int) -> None:
+        self._account()
         self._unhashed += count
+        self._free(count)
 
     def free_dead(self, count: int) -> None:
         """Hashed blocks whose key will never be looked up again: they only queue to be reused."""
         if count <= 0:
             return
-        self.num_free += count
+        self._account()
+        self._free(count)
         last = self._queue.before
         if last.key is None and last is not self._queue:
             last.high += count
@@ -96,7 +105,7 @@ class KVCache:
             self._settle()
             run = Run(key, low, high, 0)
             self._runs.setdefault(key, []).append(run)
-            self.num_free += high - low
+            self._free(high - low)
             self._append(run)
 
     def free_held(self, held: list[Run]) -> None:
@@ -106,7 +115,7 @@ class KVCache:
             for leaf in _leaves_backwards(run):
                 leaf.num_holders -= 1
                 if leaf.num_holders == 0:
-                    self.num_free += leaf.high - leaf.low
+                    self._free(leaf.high - leaf.low)
                     self._append(leaf)
 
     def cache(self, held: list[Run], segment: Segment) -> None:
@@ -147,7 +156,7 @@ class KVCache:
         for key, found, low, high in hits:
             run = self._cut(key, self._cut(key, _leaf(found, low), low)[1], high)[0]
             if run.num_holders == 0:
-                self.num_free -= run.high - run.low
+                self._free(run.low - run.high)
                 run.before.after = run.after
                 run.after.before = run.before
             run.num_holders += 1
@@ -176,6 +185,7 @@ class KVCache:
 
     def _settle(self) -> None:
         """Evict what has been used up since."""
+        self._account()
         left = self._used_up
         if not left:
             return

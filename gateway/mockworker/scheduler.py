@@ -27,29 +27,45 @@ WAITING, PREFILLING, DECODING, ENDED = range(4)
 _UNBOUNDED = 1 << 60
 
 
+class Losses:
+    """What preemptions cost a request."""
+
+    __slots__ = ("cached_at_admission", "high", "num_preemptions", "preempted_at", "preempted_ps", "recomputed")
+
+    def __init__(self) -> None:
+        self.num_preemptions = 0
+        self.recomputed = 0
+        self.cached_at_admission = 0
+        self.high = 0
+        """Most tokens ever computed, as of the last preemption."""
+        self.preempted_at = -1
+        """Of the first preemption since its last token."""
+        self.preempted_ps = 0
+
+    def add(self, computed: int) -> None:
+        """Account for what was computed since the admission, now that it ends or is lost."""
+        self.recomputed += max(0, min(computed, self.high) - self.cached_at_admission)
+        self.high = max(self.high, computed)
+
+
 class LiveRequest:
     """A live request and all that the scheduler knows of it."""
 
     __slots__ = (
         "arrival",
-        "cached_at_admission",
         "cancelled",
         "computed",
         "end_count",
         "first_scheduled",
         "first_token",
         "held",
-        "high",
         "limit",
+        "losses",
         "num_cached",
         "num_held",
         "num_keyed",
-        "num_preemptions",
         "offset",
         "order",
-        "preempted_at",
-        "preempted_ps",
-        "recomputed",
         "segments",
         "sequence",
         "spec",
@@ -57,6 +73,15 @@ class LiveRequest:
         "target",
         "visible",
     )
+
+    offset: int
+    """While it decodes: its tokens less the engine's count of steps."""
+    end_count: int
+    """While it decodes: the engine's count of steps at which it ends."""
+    order: int
+    """Of its last admission."""
+    held: list[Run]
+    """Cached blocks it shares or may share, in order; set while ``num_held`` is not 0."""
 
     def __init__(self, spec: EngineRequest, arrival: int, visible: int, limit: int, sequence: int) -> None:
         self.spec = spec
@@ -72,57 +97,69 @@ class LiveRequest:
         self.target = prompt
         """Tokens to compute before it decodes: those it had when it last started to wait."""
         self.computed = 0
-        """Tokens computed, while it prefills."""
-        self.offset = 0
-        """While it decodes: its tokens less the engine's count of steps."""
-        self.end_count = 0
-        """While it decodes: the engine's count of steps at which it ends."""
-        self.order = 0
-        """Of its last admission."""
+        """Tokens computed, while it prefills and at its end."""
         self.segments: list[Segment] | None = None
-        """Keys of its blocks, where any can be hit."""
+        """Keys of its prompt's blocks, where any can be hit by others."""
         self.num_keyed = 0
-        """Blocks, from the first, that are cached under a key of its prefix_chunks once computed."""
-        self.held: list[Run] = []
+        """Blocks, from the first, that are under those keys."""
         self.num_held = 0
         """Blocks in ``held``."""
         self.first_scheduled = -1
         self.first_token = -1
         self.num_cached = 0
-        self.num_preemptions = 0
-        self.recomputed = 0
-        self.cached_at_admission = 0
-        self.high = 0
-        """Most tokens ever computed."""
-        self.preempted_at = -1
-        self.preempted_ps = 0
-
-    def leave(self, computed: int) -> None:
-        """Account for what was computed since the admission, now that it ends or is lost."""
-        if self.high:
-            self.recomputed += max(0, min(computed, self.high) - self.cached_at_admission)
-        if computed > self.high:
-            self.high = computed
+        self.losses: Losses | None = None
 
     def stats(self, num_tokens: int, finish: int) -> RequestStats:
-        prompt = self.spec.num_prompt_tokens
-        return RequestStats(
-            self.spec.request_id,
-            self.arrival,
-            self.first_scheduled,
-            self.first_token,
-            finish,
-            prompt,
-            num_tokens - prompt,
-            self.num_cached,
-            self.num_preemptions,
-            self.recomputed,
-            self.preempted_ps,
-        )
+        spec, losses = self.spec, self.losses
+        prompt = spec.num_prompt_tokens
+        times = (spec.request_id, self.arrival, self.first_scheduled, self.first_token, finish)
+        lost = (losses.num_preemptions, losses.recomputed, losses.preempted_ps) if losses else (0, 0, 0)
+        return tuple.__new__(RequestStats, (*times, prompt, num_tokens - prompt, self.num_cached, *lost))
 
 
 class Scheduler:
-    """Who waits, runs and holds blocks. ``schedule`` composes a step, the ``finish_…`` methods account for its end."""
+    """Who waits, runs and holds blocks. ``_schedule`` composes a step, the others account for what it does.
+
+    Its state is the engine's, which adds time: ``gateway.mockworker.engine``.
+    """
+
+    __slots__ = (
+        "_block_size",
+        "_cache",
+        "_caching",
+        "_chunks",
+        "_contexts",
+        "_count",
+        "_end_counts",
+        "_ended",
+        "_ends",
+        "_fcfs",
+        "_last_decoding",
+        "_long_prefill",
+        "_membership_changed",
+        "_most_seqs",
+        "_most_tokens",
+        "_need",
+        "_num_admitted",
+        "_num_decoding",
+        "_num_made",
+        "_policy",
+        "_prefill_budget",
+        "_prefilling",
+        "_ranked",
+        "_repeats",
+        "_running",
+        "_starved",
+        "_sum_offsets",
+        "_tokens_left",
+        "_waiting",
+        "_watermark",
+        "config",
+        "num_computed_prompt_tokens",
+        "num_preemptions",
+        "num_prefix_hits",
+        "num_prefix_queries",
+    )
 
     def __init__(self, config: EngineConfig, batch_policy: BatchPolicy | None) -> None:
         self.config = config
@@ -140,6 +177,7 @@ class Scheduler:
         self._most_seqs = config.max_num_seqs
         self._caching = config.enable_prefix_caching
         self._watermark = config.watermark_blocks
+        self._long_prefill = config.long_prefill_token_threshold
         self._cache = KVCache(config.num_gpu_blocks)
 
         self._waiting: deque[LiveRequest] = deque()
@@ -181,24 +219,6 @@ class Scheduler:
         self._repeats = False
         """The next step is composed alike, unless a request ends, arrives or needs a block that is not there."""
 
-    @property
-    def num_running(self) -> int:
-        return len(self._running)
-
-    @property
-    def num_waiting(self) -> int:
-        """In the scheduler's queue; a request added less than ``host_request_ps`` ago is not there yet."""
-        return len(self._waiting) + len(self._ranked)
-
-    @property
-    def num_free_blocks(self) -> int:
-        return self._cache.num_free
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """0 to 1; blocks kept only for prefix hits count as free."""
-        return 1 - self._cache.num_free / self.config.num_gpu_blocks
-
     # -- waiting --------------------------------------------------------------------------------------------------
 
     def _wait(self, request: LiveRequest, front: bool = False) -> None:
@@ -231,7 +251,7 @@ class Scheduler:
             num_tokens - request.spec.num_prompt_tokens,
             request.arrival / PS_PER_SECOND,
             -request.spec.priority,
-            request.num_preemptions,
+            request.losses.num_preemptions if request.losses else 0,
         )
 
     def _num_tokens(self, request: LiveRequest) -> int:
@@ -242,20 +262,24 @@ class Scheduler:
 
     def _schedule(self, now: int) -> bool:
         """Compose the step that starts now; False when it comes out empty."""
-        size, count = self._block_size, self._count
-        left = self._most_tokens - self._num_decoding
-        prefill_left = most_prefill = self._most_tokens if self._policy is None else self._ask_prefill_budget()
-        threshold = self.config.long_prefill_token_threshold
-        if not threshold or len(self._running) + len(self._waiting) + len(self._ranked) <= 1:
-            threshold = self._most_tokens
-        blocks = self._need[count % size]
-        free = self._cache.num_free
+        cache, num_made, size = self._cache, self._num_decoding, self._block_size
+        left = threshold = self._most_tokens
+        prefill_left = most_prefill = left if self._policy is None else self._ask_prefill_budget()
+        if self._long_prefill and len(self._running) + len(self._waiting) + len(self._ranked) > 1:
+            threshold = self._long_prefill
+        left -= num_made
+        blocks = self._need[self._count % size]
+        free = cache.num_free
         if left < 0 or blocks > free:
             return self._contend(now, most_prefill, threshold)
-        chunks: list[tuple[LiveRequest, int]] = []
+        self._chunks = chunks = []
         for request in self._prefilling:
             computed = request.computed
-            share = min(request.target - computed, threshold, prefill_left)
+            share = request.target - computed
+            if share > threshold:
+                share = threshold
+            if share > prefill_left:
+                share = prefill_left
             if share > left:
                 if request.order < self._last_decoding:
                     return self._contend(now, most_prefill, threshold)
@@ -267,26 +291,26 @@ class Scheduler:
                 chunks.append((request, share))
                 left -= share
                 prefill_left -= share
-        self._cache.take(blocks)
+        cache.num_free = free - blocks
         for request, share in chunks:
             if request.num_held < request.num_keyed:
                 self._cache_keyed(request, request.computed + share)
-        self._chunks = chunks
-        self._starved = []
-        self._num_made = self._num_decoding
-        self._contexts = self._num_decoding * count + self._sum_offsets
+        if self._starved:
+            self._starved = []
+        self._num_made = num_made
+        self._contexts = num_made * self._count + self._sum_offsets
         self._repeats = True
         self._tokens_left = left
         if left and (self._waiting or self._ranked):
             self._admit(now, prefill_left, threshold)
-        return bool(self._num_made or chunks)
+        return num_made > 0 or len(chunks) > 0
 
     def _ask_prefill_budget(self) -> int:
         """The policy's, asked anew when running or waiting have changed."""
         most = self._most_tokens
         if self._membership_changed and self._policy is not None:
-            blocks = self.config.num_gpu_blocks
-            view = BatchEngineView(len(self._running), self.num_waiting, self._cache.num_free, blocks, most)
+            blocks, num_waiting = self.config.num_gpu_blocks, len(self._waiting) + len(self._ranked)
+            view = BatchEngineView(len(self._running), num_waiting, self._cache.num_free, blocks, most)
             self._prefill_budget = min(max(int(self._policy.prefill_budget(view)), 0), most)
             self._membership_changed = False
         return self._prefill_budget if self._num_decoding else max(1, self._prefill_budget)
@@ -302,7 +326,7 @@ class Scheduler:
             else:
                 return
             hits: list[Hit] = []
-            if self._caching and (request.segments or request.num_preemptions):
+            if self._caching and (request.segments or request.losses):
                 hits = self._find(request)
             cached = hits[-1].high * size if hits else 0
             share = min(request.target - cached, self._tokens_left, prefill_left, threshold)
@@ -313,7 +337,7 @@ class Scheduler:
             else:
                 heapq.heappop(ranked)
             self._start_running(request, cached, hits, now)
-            self._cache.take(-(-(cached + share) // size) - request.num_held)
+            self._cache.num_free -= -(-(cached + share) // size) - request.num_held
             if request.num_held < request.num_keyed:
                 self._cache_keyed(request, cached + share)
             self._chunks.append((request, share))
@@ -337,7 +361,7 @@ class Scheduler:
 
     def _find(self, request: LiveRequest) -> list[Hit]:
         segments = request.segments or []
-        if request.num_preemptions:
+        if request.losses:
             segments = [*segments, Segment((request.sequence,), request.num_keyed, _UNBOUNDED)]
         return self._cache.find(segments, (request.target - 1) // self._block_size)
 
@@ -348,7 +372,9 @@ class Scheduler:
         if self._caching:
             self.num_prefix_queries += request.target
             self.num_prefix_hits += cached
-        request.computed = request.cached_at_admission = cached
+        request.computed = cached
+        if request.losses:
+            request.losses.cached_at_admission = cached
         if request.first_scheduled < 0:
             request.first_scheduled = now
             request.num_cached = cached
@@ -364,6 +390,8 @@ class Scheduler:
         until = min(computed // self._block_size, request.num_keyed)
         done = request.num_held
         if until > done:
+            if not done:
+                request.held = []
             for key, low, high in request.segments or ():
                 if high > done:
                     if low >= until:
@@ -381,8 +409,9 @@ class Scheduler:
         while index < len(order) and left:
             request = order[index]
             index += 1
-            share, computed = 1, self._count + request.offset - 1
-            if request.state != DECODING:
+            if request.state == DECODING:
+                share, computed = 1, self._count + request.offset - 1
+            else:
                 computed = request.computed
                 share = min(request.target - computed, left, prefill_left, threshold)
             if share <= 0 or request.state == ENDED:
@@ -402,7 +431,7 @@ class Scheduler:
                 self._preempt(victim, given, now)
             if request.state == WAITING:
                 break
-            self._cache.take(blocks)
+            self._cache.num_free -= blocks
             if request.state == PREFILLING:
                 prefill_left -= share
                 if request.num_held < request.num_keyed:
@@ -448,12 +477,16 @@ class Scheduler:
         victim.state = WAITING
         del self._running[victim]
         self._give_back(victim, computed + share, comes_back=True)
-        victim.leave(computed)
+        losses = victim.losses
+        if losses is None:
+            losses = victim.losses = Losses()
+            losses.cached_at_admission = victim.num_cached
+        losses.add(computed)
+        losses.num_preemptions += 1
+        if losses.preempted_at < 0:
+            losses.preempted_at = now
         victim.target = num_tokens
         victim.computed = 0
-        victim.num_preemptions += 1
-        if victim.preempted_at < 0:
-            victim.preempted_at = now
         self._wait(victim, front=True)
 
     # -- what steps change ----------------------------------------------------------------------------------------
@@ -527,9 +560,8 @@ class Scheduler:
             cache.free_own((request.sequence,), request.num_held, full)
         else:
             cache.free_dead(full - request.num_held)
-        if request.held:
+        if request.num_held:
             cache.free_held(request.held)
-            request.held = []
             request.num_held = 0
 
     def _end_requests(self, ended: list[LiveRequest]) -> None:
@@ -568,19 +600,21 @@ class Scheduler:
         """How many steps, the current one included, are surely composed alike if nothing arrives."""
         if not self._repeats or self._ended or (self._policy is not None and self._membership_changed):
             return 1
-        num_steps = self._next_end() - self._count
+        num_steps, size, free = self._next_end() - self._count, self._block_size, self._cache.num_free
+        blocks_a_round = self._num_decoding
         if self._chunks:
+            if len(self._chunks) > 1 or self._tokens_left or self._policy is not None or self._long_prefill:
+                return 1
             request, share = self._chunks[0]
-            if len(self._chunks) > 1 or self._tokens_left or self._policy or self.config.long_prefill_token_threshold:
+            rest = (request.target - request.computed - 1) // share
+            if rest < 2:
                 return 1
-            num_steps = min(num_steps, (request.target - request.computed - 1) // share)
-            if num_steps < 2 or self._blocks_of_next(num_steps - 1) > self._cache.num_free:
-                return 1
+            if rest < num_steps:
+                num_steps = rest
+            blocks_a_round += share
+        if (num_steps // size + 1) * blocks_a_round <= free or self._blocks_of_next(num_steps - 1) <= free:
             return num_steps
-        free, size = self._cache.num_free, self._block_size
-        if (num_steps // size + 1) * self._num_decoding <= free or self._blocks_of_next(num_steps - 1) <= free:
-            return num_steps
-        return self._steps_until_short(free)
+        return 1 if self._chunks else self._steps_until_short(free)
 
     def _steps_until_short(self, free: int) -> int:
         """The step after so many lacks a block."""
