@@ -142,8 +142,10 @@ def _read(value: dict[str, Any]) -> ApiRequest:
     request.max_tokens = _max_tokens(value)
     if type(priority := get("priority")) is int:
         request.priority = -priority
-    request.session_id = _text(get("session_id")) or _text(get("user"))
-    request.cache_salt = _text(get("cache_salt"))
+    if session := get("session_id") or get("user"):
+        request.session_id = _text(session)
+    if salt := get("cache_salt"):
+        request.cache_salt = _text(salt)
     if type(messages := get("messages")) is list and "tools" not in value and "system" not in value:
         _read_messages(messages, request.texts)
     else:
@@ -245,9 +247,10 @@ def _read_part(part: dict[str, Any], texts: list[str], depth: int) -> None:
 
 
 def _count(request: ApiRequest) -> None:
-    request.num_prompt_bytes = sum(
-        len(text) if text.isascii() else len(text.encode(errors="replace")) for text in request.texts
-    )
+    count = 0
+    for text in request.texts:
+        count += len(text) if text.isascii() else len(text.encode(errors="replace"))
+    request.num_prompt_bytes = count
 
 
 def read_form(body: bytes) -> ApiRequest:

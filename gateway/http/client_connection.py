@@ -42,13 +42,13 @@ class ClientConnection(asyncio.Protocol):
         "_continue_due",
         "_declined",
         "_exchange",
-        "_head_bytes",
         "_in_body",
         "_incoming",
         "_lingering_since",
         "_parser",
         "_paused_since",
         "_plane",
+        "_read_bytes",
         "_reading_paused",
         "_refused",
         "_unaccounted",
@@ -64,7 +64,8 @@ class ClientConnection(asyncio.Protocol):
         self._incoming: IncomingRequest | None = None
         """The request being read."""
         self._in_body = False
-        self._head_bytes = 0
+        self._read_bytes = 0
+        """In the read that is being parsed."""
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._unaccounted = 0
@@ -115,7 +116,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._in_body or self._incoming is None:
             self._active_at = self._plane.clock.now
-        self._unaccounted += len(data)
+        self._read_bytes = len(data)
+        self._unaccounted += self._read_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -170,7 +172,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         declined = self._declined
         self._incoming = IncomingRequest() if declined is None else declined
-        self._head_bytes = self._unaccounted = 0
+        self._unaccounted = 0
         self._in_body = declined is not None
 
     def on_url(self, url: bytes) -> None:
@@ -178,7 +180,6 @@ class ClientConnection(asyncio.Protocol):
         if incoming is None or self._in_body:
             return
         incoming.target = incoming.target + url if incoming.target else url
-        self._head_bytes += len(url)
         if len(incoming.target) > self._plane.settings.max_url_bytes:
             raise RefusedError(414, "The URL is too long.")
 
@@ -186,7 +187,6 @@ class ClientConnection(asyncio.Protocol):
         incoming = self._incoming
         if incoming is None or self._in_body:
             return  # a trailer of a chunked body: dropped
-        self._head_bytes += len(name) + len(value) + 4
         note = NOTES.get(name.lower())
         if note is None:
             incoming.headers.append(b"%b: %b\r\n" % (name, value))
@@ -209,8 +209,8 @@ class ClientConnection(asyncio.Protocol):
             self._take_path(incoming)
         if incoming.named_by_connection:
             incoming.drop_named_headers()
-        if self._head_bytes > settings.max_header_bytes:
-            raise RefusedError(431, "The headers are too large.")
+        if self._unaccounted + self._read_bytes > settings.max_header_bytes:
+            self._check_head(incoming)
         if len(incoming.headers) > settings.max_headers:
             raise RefusedError(431, "There are too many headers.")
         if incoming.content_length > settings.max_body_bytes:
@@ -219,6 +219,11 @@ class ClientConnection(asyncio.Protocol):
             raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if incoming.expect:
             self._expect(incoming)
+
+    def _check_head(self, incoming: IncomingRequest) -> None:
+        """Counts exactly, when what was read is more than a head may be (there may be a body in it)."""
+        if len(incoming.target) + sum(map(len, incoming.headers)) > self._plane.settings.max_header_bytes:
+            raise RefusedError(431, "The headers are too large.")
 
     def _take_path(self, incoming: IncomingRequest) -> None:
         """From an absolute URL, as a client of a forward proxy sends it, or from ``*``."""

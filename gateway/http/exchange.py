@@ -34,6 +34,7 @@ class Exchange:
         "pool",
         "released",
         "request_id",
+        "request_id_bytes",
         "status",
     )
 
@@ -43,6 +44,7 @@ class Exchange:
         """None once the answer is complete or the client has left."""
         self.incoming = incoming
         self.request_id = request_id
+        self.request_id_bytes = request_id.encode("ascii")
         self.pool: WorkerPool | None = None
         """Of the current or last attempt."""
         self.connection: WorkerConnection | None = None
@@ -75,7 +77,7 @@ class Exchange:
     def _start(self, connection: WorkerConnection) -> None:
         self.connection = connection
         incoming, pool = self.incoming, connection.pool
-        head = incoming.worker_head(pool.host_header, pool.base_path, self.request_id.encode("ascii"))
+        head = incoming.worker_head(pool.host_header, pool.base_path, self.request_id_bytes)
         connection.start(self, head, incoming.body)
 
     def drop_attempt(self) -> None:
@@ -156,10 +158,10 @@ class Exchange:
         return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
             connection.status,
             connection.reason,
-            b"".join(connection.headers),
+            connection.headers,
             transfer,
             connection.pool.header,
-            self.request_id.encode("ascii"),
+            self.request_id_bytes,
         )
 
     def answer(self, status: int, body: bytes, headers: bytes = b"") -> None:
@@ -169,7 +171,7 @@ class Exchange:
             return
         self.status = status
         self.close_after = self.close_after or self.plane.draining
-        headers += b"x-request-id: %b\r\n" % self.request_id.encode("ascii")
+        headers += b"x-request-id: %b\r\n" % self.request_id_bytes
         if self.incoming.http10 and not self.close_after:
             headers += b"connection: keep-alive\r\n"
         client.write(answer(status, body, headers=headers, close=self.close_after, head_only=self.incoming.is_head))

@@ -91,7 +91,7 @@ class WorkerConnection(asyncio.Protocol):
     def _reset(self) -> None:
         self.status = 0
         self.reason = b""
-        self.headers: list[bytes] = []
+        self.headers = b""
         """End-to-end header lines, each with its line end."""
         self.content_type = b""
         self.framing: Framing = "close"
@@ -191,9 +191,10 @@ class WorkerConnection(asyncio.Protocol):
             return
         if self._bodies is None:
             self._passing = True
-            self.exchange.head(self, self._after_head(data))
+            self.exchange.head(self, self._take_head(data))
         elif not self._head_passed:
             self._head_passed = True
+            self._take_head(data)
             self.exchange.head(self, self._take_bodies())
         elif data := self._take_bodies():
             self.receive(data)
@@ -205,13 +206,27 @@ class WorkerConnection(asyncio.Protocol):
         if len(self._before_head) > self.pool.settings.max_response_head_bytes:
             self.fail("too_large")
 
-    def _after_head(self, data: bytes) -> bytes:
-        """``data`` from the end of the head on. The parser has accepted the head, so it ends in an empty CR LF line."""
+    def _take_head(self, data: bytes) -> bytes:
+        """Reads the lines of the head that ``data`` completes; returns what comes after it. The parser has accepted it,
+        so its lines are well formed and it ends in an empty CR LF line."""
         whole = self._before_head + data if self._before_head else data
-        at = whole.find(b"\r\n\r\n") + 4
+        start, end = 0, whole.find(b"\r\n\r\n")
         for _ in range(self._num_interim):
-            at = whole.find(b"\r\n\r\n", at) + 4
-        return whole[at:]
+            start, end = end + 4, whole.find(b"\r\n\r\n", end + 4)
+        status_line, *lines = whole[start:end].split(b"\r\n")
+        self.reason = status_line[13:]
+        kept = [line for line in lines if self._keeps(line)]
+        kept.append(b"")
+        self.headers = b"\r\n".join(kept)
+        if self.status in (204, 304):
+            self.framing = "none"
+        return whole[end + 4 :]
+
+    def _keeps(self, line: bytes) -> bool:
+        """Notes what must be known of a header; whether it goes on to the client."""
+        name, _, value = line.partition(b":")
+        note = _NOTES.get(name.lower())
+        return note is None or note(self, value)
 
     def _take_bodies(self) -> bytes:
         bodies = self._bodies
@@ -258,27 +273,13 @@ class WorkerConnection(asyncio.Protocol):
         if self.complete:
             raise _ExcessError  # a second answer to one request
 
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        note = _NOTES.get(name.lower())
-        if note is None:
-            self.headers.append(b"%b: %b\r\n" % (name, value))
-        else:
-            note(self, value)
-
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
             self._num_interim += 1
-            self.reason = b""
-            self.headers = []
             return
         self.status = status
         self.head_complete = True
-        if status in (204, 304):
-            self.framing = "none"
 
     def on_message_complete(self) -> None:
         if self.head_complete:
@@ -298,8 +299,6 @@ class _DecodedSink:
 
     def __init__(self, connection: WorkerConnection, bodies: list[bytes]) -> None:
         self.on_message_begin = connection.on_message_begin
-        self.on_status = connection.on_status
-        self.on_header = connection.on_header
         self.on_headers_complete = connection.on_headers_complete
         self.on_message_complete = connection.on_message_complete
         self.on_body = bodies.append
@@ -309,25 +308,26 @@ def _nobody(data: bytes) -> None:
     return
 
 
-def _drop(connection: WorkerConnection, value: bytes) -> None:
-    return
+def _drop(connection: WorkerConnection, value: bytes) -> bool:
+    return False
 
 
-def _content_type(connection: WorkerConnection, value: bytes) -> None:
-    connection.content_type = value
-    connection.headers.append(b"content-type: %b\r\n" % value)
+def _content_type(connection: WorkerConnection, value: bytes) -> bool:
+    connection.content_type = value.strip()
+    return True
 
 
-def _content_length(connection: WorkerConnection, value: bytes) -> None:
+def _content_length(connection: WorkerConnection, value: bytes) -> bool:
     connection.framing = "length"
-    connection.headers.append(b"content-length: %b\r\n" % value)
+    return True
 
 
-def _transfer_encoding(connection: WorkerConnection, value: bytes) -> None:
+def _transfer_encoding(connection: WorkerConnection, value: bytes) -> bool:
     connection.framing = "chunked"
+    return False
 
 
-_NOTES: dict[bytes, Callable[[WorkerConnection, bytes], None]] = {
+_NOTES: dict[bytes, Callable[[WorkerConnection, bytes], bool]] = {
     b"content-type": _content_type,
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
