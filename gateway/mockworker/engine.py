@@ -373,16 +373,26 @@ class Engine(Scheduler):
 
     def _complete(self, num_steps: int, end: int) -> None:
         """The steps are over: hand out their tokens and decide what comes next."""
-        start = self._start
+        start, chunks = self._start, self._chunks
         first: list[LiveRequest] = []
         finished: list[LiveRequest] = []
         gone = self._drop_cancelled() if self._cancelled else None
-        self._run(num_steps)
+        if num_steps > 1:
+            self._run(num_steps)
+        else:
+            self._count += 1
+            self._num_output_tokens += self._num_made
+            for request, share in chunks:
+                request.computed += share
+                self.num_computed_prompt_tokens += share
         ids = self._decoding_ids() if self._report_tokens else ()
         for request in self._starved:
             self._wait_a_step(request)
-        if self._chunks:
-            ids += self._finish_prefills(end, first, finished)
+        for request, _ in chunks:
+            if request.computed == request.target and not request.cancelled:
+                self._finish_prefill(request, end, first, finished)
+                if self._report_tokens:
+                    ids += (request.spec.request_id,)
         if self._count in self._ends:
             self._finish_decodes(finished)
         if first or finished:
@@ -393,7 +403,7 @@ class Engine(Scheduler):
             self._end_requests(sorted([*gone, *finished], key=_by_order))
         elif finished or self._ended:
             self._end_requests(finished)
-        if self._pending:
+        if self._pending and self._pending[0].visible < end:
             last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
             self._arrive(last_start if self._async else end)
         self._begin(end)
@@ -419,28 +429,24 @@ class Engine(Scheduler):
         starved = self._starved
         return tuple([r.spec.request_id for r in self._running if r.state == DECODING and r not in starved])
 
-    def _finish_prefills(self, end: int, first: list[LiveRequest], finished: list[LiveRequest]) -> tuple[str, ...]:
-        """Requests whose last chunk was in the step make a token and decode from here on; their ids, if reported."""
-        made = []
-        for request, _ in self._chunks:
-            if request.computed < request.target or request.cancelled:
-                continue
-            made.append(request.spec.request_id)
-            self._prefilling.remove(request)
-            if request.first_token < 0:
-                request.first_token = end
-                first.append(request)
-            losses = request.losses
-            if losses and losses.preempted_at >= 0:
-                losses.preempted_ps += end - losses.preempted_at
-                losses.preempted_at = -1
-            if request.target + 1 >= request.limit:
-                request.state = ENDED
-                finished.append(request)
-            else:
-                self._start_decoding(request)
-        self._num_output_tokens += len(made)
-        return tuple(made) if self._report_tokens else ()
+    def _finish_prefill(
+        self, request: LiveRequest, end: int, first: list[LiveRequest], finished: list[LiveRequest]
+    ) -> None:
+        """Its last chunk was in the step: it makes a token and decodes from here on."""
+        self._num_output_tokens += 1
+        self._prefilling.remove(request)
+        if request.first_token < 0:
+            request.first_token = end
+            first.append(request)
+        losses = request.losses
+        if losses and losses.preempted_at >= 0:
+            losses.preempted_ps += end - losses.preempted_at
+            losses.preempted_at = -1
+        if request.target + 1 >= request.limit:
+            request.state = ENDED
+            finished.append(request)
+        else:
+            self._start_decoding(request)
 
     def _finish_decodes(self, finished: list[LiveRequest]) -> None:
         for request in self._ends.pop(self._count):
@@ -460,16 +466,19 @@ class Engine(Scheduler):
         first: list[LiveRequest],
         finished: list[LiveRequest],
     ) -> None:
-        stats = []
+        ended_ids: tuple[str, ...] = ()
+        stats: tuple[RequestStats, ...] = ()
         for request in finished:
             if request.losses:
                 request.losses.add(request.computed)
-            del self._live[request.spec.request_id]
-            stats.append(request.stats(request.limit, end))
-        first_ids, ended_ids = _ids(first), _ids(finished)
+            request_id = request.spec.request_id
+            del self._live[request_id]
+            ended_ids += (request_id,)
+            stats += (request.stats(request.limit, end),)
+        first_ids = tuple([r.spec.request_id for r in first]) if first else ()
         if not self._report_tokens:
             ids = tuple(dict.fromkeys(first_ids + ended_ids)) if first_ids and ended_ids else first_ids or ended_ids
-        self._runs.append(tuple.__new__(TokenRun, (start, end, num_steps, ids, first_ids, ended_ids, tuple(stats))))
+        self._runs.append(tuple.__new__(TokenRun, (start, end, num_steps, ids, first_ids, ended_ids, stats)))
 
     def _arrive(self, before: int) -> None:
         """Requests visible strictly before ``before`` start to wait."""
@@ -518,10 +527,6 @@ class Engine(Scheduler):
         linear = fixed + token * tokens
         self._step_ps = step + (linear if linear > weights else weights) + host_sequence * num_seqs
         self._growth_ps = growth
-
-
-def _ids(requests: Iterable[LiveRequest]) -> tuple[str, ...]:
-    return tuple([r.spec.request_id for r in requests])
 
 
 def _by_order(request: LiveRequest) -> int:

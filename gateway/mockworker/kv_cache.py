@@ -83,21 +83,23 @@ class KVCache:
         self._num_accounted += count
 
     def free_unhashed(self, count: int) -> None:
-        self._account()
-        self._unhashed += count
-        self._free(count)
+        self.free_for_good(0, count)
 
-    def free_dead(self, count: int) -> None:
-        """Hashed blocks whose key will never be looked up again: they only queue to be reused."""
-        if count <= 0:
-            return
-        self._account()
-        self._free(count)
-        last = self._queue.before
-        if last.key is None and last is not self._queue:
-            last.high += count
-        else:
-            self._append(Run(None, 0, count, 0))
+    def free_for_good(self, hashed: int, unhashed: int) -> None:
+        """Blocks under keys that will never be looked up again, which only queue to be reused, and unhashed ones."""
+        used = self._num_accounted - self.num_free
+        left = self._unhashed - used
+        if left < 0:
+            self._used_up -= left
+            left = 0
+        self._unhashed = left + unhashed
+        self._num_accounted = self.num_free = self.num_free + hashed + unhashed
+        if hashed:
+            last = self._queue.before
+            if last.key is None and last is not self._queue:
+                last.high += hashed
+            else:
+                self._append(Run(None, 0, hashed, 0))
 
     def free_own(self, key: Key, low: int, high: int) -> None:
         """Hashed blocks of a request that will come back and look for them."""

@@ -554,12 +554,12 @@ class Scheduler:
         if not self._caching:
             cache.free_unhashed(full + (rest > 0))
             return
-        if rest:
-            cache.free_unhashed(1)
+        unhashed = 1 if rest else 0
         if comes_back:
+            cache.free_unhashed(unhashed)
             cache.free_own((request.sequence,), request.num_held, full)
         else:
-            cache.free_dead(full - request.num_held)
+            cache.free_for_good(full - request.num_held, unhashed)
         if request.num_held:
             cache.free_held(request.held)
             request.num_held = 0
@@ -568,18 +568,23 @@ class Scheduler:
         """Ended requests give back seat and blocks: at once, or with async scheduling one step later."""
         if self._ended:
             self._release_ended()
-        self._ended = ended
-        if ended and not self.config.async_scheduling:
-            self._release_ended()
+        if self.config.async_scheduling:
+            self._ended = ended
+        else:
+            self._release(ended)
 
     def _release_ended(self) -> bool:
         ended, self._ended = self._ended, []
-        for request in ended:
-            del self._running[request]
-            self._give_back(request, request.computed)
         if ended:
-            self._membership_changed = True
+            self._release(ended)
         return bool(ended)
+
+    def _release(self, ended: list[LiveRequest]) -> None:
+        running = self._running
+        for request in ended:
+            del running[request]
+            self._give_back(request, request.computed)
+        self._membership_changed = True
 
     # -- blocks of steps composed alike ---------------------------------------------------------------------------
 
