@@ -10,7 +10,7 @@ from designer.evaluate import EvaluationError, PolicyScore, Scorecard, evaluate
 from designer.scorecard import to_json
 from designer.simulator.world import simulate
 from policies.loader import PolicyLoadError
-from tests.support.small_scenario import small_scenario
+from tests.support.contended_scenario import contended_scenario
 
 
 def card(**values: list[float]) -> Scorecard:
@@ -25,7 +25,7 @@ def card(**values: list[float]) -> Scorecard:
 
 def test_every_policy_runs_on_every_seed_and_the_comparator_is_added() -> None:
     done: list[None] = []
-    made = evaluate(["random", "head_room", "random"], small_scenario(), [3, 5], on_done=lambda: done.append(None))
+    made = evaluate(["random", "head_room", "random"], contended_scenario(), [3, 5], on_done=lambda: done.append(None))
     assert [score.spec for score in made.scores] == ["random", "head_room", "least_loaded"]
     assert [summary["seed"] for summary in made.score("head_room").summaries] == [3, 5]
     assert len(done) == 6
@@ -34,12 +34,12 @@ def test_every_policy_runs_on_every_seed_and_the_comparator_is_added() -> None:
 
 
 def test_a_score_is_the_simulations_own() -> None:
-    made = evaluate(["random"], small_scenario(), [3])
-    assert made.score("random").values == (simulate(small_scenario(), "random", 3).mean_response_time,)
+    made = evaluate(["random"], contended_scenario(), [3])
+    assert made.score("random").values == (simulate(contended_scenario(), "random", 3).mean_response_time,)
 
 
 def test_the_number_of_processes_changes_nothing() -> None:
-    one, two = (evaluate(["random", "expert"], small_scenario(), [1, 2], jobs=jobs) for jobs in (1, 2))
+    one, two = (evaluate(["random", "expert"], contended_scenario(), [1, 2], jobs=jobs) for jobs in (1, 2))
     assert one == two
     assert to_json(one) == to_json(two)
 
@@ -64,7 +64,7 @@ def test_a_mean_over_seeds_needs_every_seed() -> None:
 
 
 def test_identities_say_what_ran() -> None:
-    (identity,) = evaluate(["head_room@routing:r=0.5"], small_scenario(), [1]).scores[0].identities
+    (identity,) = evaluate(["head_room@routing:r=0.5"], contended_scenario(), [1]).scores[0].identities
     assert identity["name"] == "joint/head_room"
     assert identity["params"]["r"] == 0.5
     assert identity["slots"] == ["routing"]
@@ -74,14 +74,14 @@ def test_identities_say_what_ran() -> None:
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
 def test_seeds_are_needed_once_each(seeds: list[int]) -> None:
     with pytest.raises(EvaluationError, match="each once"):
-        evaluate(["random"], small_scenario(), seeds)
+        evaluate(["random"], contended_scenario(), seeds)
 
 
 def test_a_policy_that_does_not_load_stops_it_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def create(rng:\n")
     done: list[None] = []
     with pytest.raises(PolicyLoadError, match=r"broken.py:1"):
-        evaluate(["random", str(tmp_path / "broken.py")], small_scenario(), [1], on_done=lambda: done.append(None))
+        evaluate(["random", str(tmp_path / "broken.py")], contended_scenario(), [1], on_done=lambda: done.append(None))
     assert not done
 
 
@@ -103,4 +103,4 @@ def test_a_file_changed_half_way_is_not_mixed_in(tmp_path: Path) -> None:
         path.write_text(PICKS_ONE.format(index=-1))
 
     with pytest.raises(PolicyLoadError, match=r"mine\.py"):
-        evaluate([str(path)], small_scenario(), [1, 2], on_done=edit)
+        evaluate([str(path)], contended_scenario(), [1, 2], on_done=edit)

@@ -10,11 +10,11 @@ import pytest
 from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import ScenarioError, load_scenario
 from gateway.mockworker.profile import ProfileError, load_profile
-from tests.support.small_scenario import PROFILE, small_scenario
+from tests.support.contended_scenario import PROFILE, contended_scenario
 
 
 def plans(*workers: dict[str, Any]) -> Any:
-    return plan_workers(small_scenario(workers=list(workers)))
+    return plan_workers(contended_scenario(workers=list(workers)))
 
 
 def test_workers_are_named_by_profile_and_place() -> None:

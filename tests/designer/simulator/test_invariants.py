@@ -23,14 +23,14 @@ from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import RequestArrived, WorkerJoined
 from gateway.mockworker.engine import Engine, EngineConfig, EngineRequest
 from gateway.mockworker.profile import load_profile
-from tests.support.small_scenario import small_scenario
+from tests.support.contended_scenario import contended_scenario
 
 LIMITS = np.full(80, 1600)
 
 
 @pytest.fixture(scope="module")
 def good() -> SimulationResult:
-    return simulate(small_scenario(), "head_room", 1)
+    return simulate(contended_scenario(), "head_room", 1)
 
 
 def changed(result: SimulationResult, column: str, change: Callable[[Any], Any]) -> SimulationResult:
@@ -89,7 +89,7 @@ def test_an_engine_that_is_not_empty_or_made_other_tokens_is_caught() -> None:
 
 
 def test_a_dispatcher_with_a_request_in_hand_is_caught() -> None:
-    dispatcher = Dispatcher([pool_config(small_scenario(), make_policy_set("least_loaded", 1))])
+    dispatcher = Dispatcher([pool_config(contended_scenario(), make_policy_set("least_loaded", 1))])
     check_dispatcher(dispatcher.pools["default"])
     dispatcher.handle(WorkerJoined(0.0, "w", "default"))
     dispatcher.handle(RequestArrived(0.0, "r", "", num_prompt_bytes=10))

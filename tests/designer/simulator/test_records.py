@@ -7,11 +7,11 @@ import numpy as np
 from designer.simulator.records import make_records, make_result
 from designer.simulator.workload import draw_workload
 from gateway.mockworker.engine import PS_PER_SECOND
-from tests.support.small_scenario import small_scenario
+from tests.support.contended_scenario import contended_scenario
 
 
 def test_records_are_in_order_and_hold_both_faces() -> None:
-    columns = draw_workload(small_scenario(), 1)
+    columns = draw_workload(contended_scenario(), 1)
     records = make_records(columns, None)
     assert [record.arrival_ps for record in records] == columns.arrival_ps.tolist()
     assert [record.truth.num_output_tokens for record in records] == columns.num_output_tokens.tolist()
@@ -19,7 +19,7 @@ def test_records_are_in_order_and_hold_both_faces() -> None:
 
 
 def test_what_never_happened_is_nan() -> None:
-    scenario = small_scenario()
+    scenario = contended_scenario()
     columns = draw_workload(scenario, 1)
     records = make_records(columns, None)
     for record in records:

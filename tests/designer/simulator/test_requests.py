@@ -9,13 +9,13 @@ import numpy as np
 
 from designer.simulator.requests import arrival_events, engine_requests, priorities, ttft_slos
 from designer.simulator.workload import RequestColumns, draw_workload
-from tests.support.small_scenario import small_scenario
+from tests.support.contended_scenario import contended_scenario
 
 TENANTS = [{"name": "a", "priority": 3, "ttft_slo_seconds": 1.0}, {"name": "b"}]
 
 
 def columns(**workload: Any) -> RequestColumns:
-    return draw_workload(small_scenario(workload=workload), 1)
+    return draw_workload(contended_scenario(workload=workload), 1)
 
 
 def test_priorities_turn_round_between_gateway_and_engine() -> None:

@@ -7,11 +7,11 @@ from designer.simulator.records import RequestRecord
 from designer.simulator.worker import SimulatedWorker
 from gateway.core.events import RequestArrived
 from gateway.mockworker.engine import PS_PER_SECOND, EngineRequest
-from tests.support.small_scenario import small_scenario
+from tests.support.contended_scenario import contended_scenario
 
 
 def worker() -> SimulatedWorker:
-    return SimulatedWorker(0, plan_workers(small_scenario())[0], None)
+    return SimulatedWorker(0, plan_workers(contended_scenario())[0], None)
 
 
 def record(name: str, *, stream: bool = True, prompt: int = 20) -> RequestRecord:

@@ -21,7 +21,7 @@ from gateway.core.event_log import Recorder as Log
 from gateway.core.events import ClientLeft, Event, MetricsScraped, RequestArrived, RequestEnded, Ticked
 from gateway.telemetry.event_log import loader_of
 from policies.loader import builtin_names
-from tests.support.small_scenario import by_hand, small_scenario
+from tests.support.contended_scenario import by_hand, contended_scenario
 
 HOLD_ALL = """
 class HoldAll:
@@ -90,48 +90,48 @@ def test_times_of_one_request_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in builtin_names() if not name.startswith("autoscaling")])
 def test_every_built_in_serves_everything(name: str) -> None:
-    result = simulate(small_scenario(), name, 1)
+    result = simulate(contended_scenario(), name, 1)
     assert outcomes(result) == {"completed"}
     assert result.counters["num_policy_failures"] == 0
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    runs = [simulate(small_scenario(), "random", seed).to_json(columns=True) for seed in (1, 1, 2)]
+    runs = [simulate(contended_scenario(), "random", seed).to_json(columns=True) for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
 
 def test_kv_is_contended_and_head_room_prevents_it() -> None:
-    loaded, room = (simulate(small_scenario(), name, 1) for name in ("least_loaded", "head_room:ageing=0"))
+    loaded, room = (simulate(contended_scenario(), name, 1) for name in ("least_loaded", "head_room:ageing=0"))
     assert loaded.preemptions.sum() > room.preemptions.sum()
     assert np.nanmax(loaded.held) == 0.0
     assert np.nanmax(room.held) > 0.0
 
 
 def test_common_random_numbers() -> None:
-    one, other = (simulate(small_scenario(), name, 3) for name in ("random", "head_room"))
+    one, other = (simulate(contended_scenario(), name, 3) for name in ("random", "head_room"))
     assert one.arrival.tolist() == other.arrival.tolist()
     assert one.output.tolist() == other.output.tolist()
 
 
 def test_the_dispatcher_is_told_nothing_of_the_output() -> None:
     short, long = Recorder(), Recorder()
-    simulate(small_scenario(workload={"output_tokens": {"median": 2.0}}), "round_robin", 1, sink=short)
-    simulate(small_scenario(workload={"output_tokens": {"median": 99.0}}), "round_robin", 1, sink=long)
+    simulate(contended_scenario(workload={"output_tokens": {"median": 2.0}}), "round_robin", 1, sink=short)
+    simulate(contended_scenario(workload={"output_tokens": {"median": 99.0}}), "round_robin", 1, sink=long)
     assert short.events(RequestArrived) == long.events(RequestArrived)
 
 
 def test_bytes_stand_for_tokens_unless_told_otherwise() -> None:
     told, untold = Recorder(), Recorder()
-    simulate(small_scenario(workload={"bytes": {"exact": True}}), "random", 1, sink=told)
-    simulate(small_scenario(), "random", 1, sink=untold)
+    simulate(contended_scenario(workload={"bytes": {"exact": True}}), "random", 1, sink=told)
+    simulate(contended_scenario(), "random", 1, sink=untold)
     assert all(event.num_prompt_tokens for event in told.events(RequestArrived))
     assert all(event.num_prompt_tokens is None for event in untold.events(RequestArrived))
 
 
 def test_scrapes_come_at_the_interval_and_late_by_the_delay(tmp_path: Path) -> None:
     recorder = Recorder()
-    scenario = small_scenario(scrape={"interval_seconds": 0.5, "delay_seconds": 0.1})
+    scenario = contended_scenario(scrape={"interval_seconds": 0.5, "delay_seconds": 0.1})
     simulate(scenario, "random", 1, sink=recorder)
     scrapes = recorder.events(MetricsScraped)
     for worker in {event.worker_id for event in scrapes}:
@@ -143,7 +143,7 @@ def test_scrapes_come_at_the_interval_and_late_by_the_delay(tmp_path: Path) -> N
 
 def test_held_past_the_limit_is_rejected_in_time(tmp_path: Path) -> None:
     recorder = Recorder()
-    scenario = small_scenario(queue={"max_seconds": 3.0, "tick_seconds": 0.5})
+    scenario = contended_scenario(queue={"max_seconds": 3.0, "tick_seconds": 0.5})
     result = simulate(scenario, policy(tmp_path, HOLD_ALL), 1, sink=recorder)
     assert outcomes(result) == {"queue_timeout"}
     assert (result.finished - result.arrival).max() <= 3.5 + 1e-9
@@ -153,13 +153,13 @@ def test_held_past_the_limit_is_rejected_in_time(tmp_path: Path) -> None:
 
 def test_deadlines_and_full_queues(tmp_path: Path) -> None:
     hold = policy(tmp_path, HOLD_ALL)
-    assert outcomes(simulate(small_scenario(clients={"deadline_seconds": 1.0}), hold, 1)) == {"deadline"}
-    full = simulate(small_scenario(queue={"max_requests": 10, "max_seconds": 5.0}), hold, 1)
+    assert outcomes(simulate(contended_scenario(clients={"deadline_seconds": 1.0}), hold, 1)) == {"deadline"}
+    full = simulate(contended_scenario(queue={"max_requests": 10, "max_seconds": 5.0}), hold, 1)
     assert outcomes(full) == {"queue_timeout", "queue_full"}
 
 
 def test_shed_requests_are_scored_at_the_penalty(tmp_path: Path) -> None:
-    scenario = small_scenario(objective={"penalty_seconds": 500.0})
+    scenario = contended_scenario(objective={"penalty_seconds": 500.0})
     result = simulate(scenario, policy(tmp_path, SHED_ODD), 1)
     odd = np.arange(len(result)) % 2 == 1
     assert np.all(result.outcome[odd] == OUTCOMES.index("shed"))
@@ -168,7 +168,7 @@ def test_shed_requests_are_scored_at_the_penalty(tmp_path: Path) -> None:
 
 
 def test_a_failing_policy_costs_no_request(tmp_path: Path) -> None:
-    result = simulate(small_scenario(), policy(tmp_path, RAISES), 1)
+    result = simulate(contended_scenario(), policy(tmp_path, RAISES), 1)
     assert outcomes(result) == {"completed"}
     assert result.counters["num_policy_failures"] > 0
     assert result.counters["num_sets_retired"] == 1
@@ -176,7 +176,7 @@ def test_a_failing_policy_costs_no_request(tmp_path: Path) -> None:
 
 def test_clients_that_leave_free_their_blocks_and_their_tokens_are_counted() -> None:
     recorder = Recorder()
-    result = simulate(small_scenario(clients={"timeout_seconds": 3.0}), "least_loaded", 1, sink=recorder)
+    result = simulate(contended_scenario(clients={"timeout_seconds": 3.0}), "least_loaded", 1, sink=recorder)
     left = result.outcome == OUTCOMES.index("left")
     assert 0 < left.sum() < len(result)
     assert len(recorder.commands(Cancel)) == len(recorder.events(ClientLeft)) == left.sum()
@@ -187,14 +187,14 @@ def test_clients_that_leave_free_their_blocks_and_their_tokens_are_counted() -> 
 
 def test_a_prompt_too_long_for_any_worker_is_refused() -> None:
     lengths = {"median": 60.0, "outlier_fraction": 0.1, "outlier_factor": 100.0}
-    result = simulate(small_scenario(workload={"prompt_tokens": lengths}), "least_loaded", 1)
+    result = simulate(contended_scenario(workload={"prompt_tokens": lengths}), "least_loaded", 1)
     assert outcomes(result) == {"completed", "refused"}
     assert np.all(result.prompt[result.outcome == OUTCOMES.index("refused")] >= 1600)
 
 
 def test_answers_that_do_not_stream_show_no_token_before_the_end() -> None:
     recorder = Recorder()
-    result = simulate(small_scenario(workload={"stream_fraction": 0.0}), "least_tokens", 1, sink=recorder)
+    result = simulate(contended_scenario(workload={"stream_fraction": 0.0}), "least_tokens", 1, sink=recorder)
     assert outcomes(result) == {"completed"}
     assert {type(event).__name__ for event, _ in recorder.heard}.isdisjoint({"FirstTokenSeen"})
     assert np.all(result.first_token < result.finished)
@@ -207,7 +207,7 @@ def test_tenants_and_shared_prefixes_reach_the_policy() -> None:
         "prefixes": {"groups": 2, "tokens": {"median": 512.0}},
     }
     workers = [{"profile": "a10-llama3-8b", "count": 2, "engine": {"enable_prefix_caching": True}}]
-    result = simulate(small_scenario(workload=workload, workers=workers), "prefix_affinity", 1, sink=recorder)
+    result = simulate(contended_scenario(workload=workload, workers=workers), "prefix_affinity", 1, sink=recorder)
     arrivals = recorder.events(RequestArrived)
     assert {(event.tenant, event.priority, event.ttft_slo) for event in arrivals} == {("a", 1, 2.0), ("b", 0, None)}
     assert {len(event.prefix_keys) for event in arrivals} == {2}
@@ -217,7 +217,7 @@ def test_tenants_and_shared_prefixes_reach_the_policy() -> None:
 
 def test_what_the_worker_reports_is_the_truth() -> None:
     recorder = Recorder()
-    result = simulate(small_scenario(), "round_robin", 1, sink=recorder)
+    result = simulate(contended_scenario(), "round_robin", 1, sink=recorder)
     for event in recorder.events(RequestEnded):
         index = int(event.request_id[1:])
         assert (event.num_prompt_tokens, event.num_output_tokens) == (result.prompt[index], result.output[index])
@@ -225,7 +225,7 @@ def test_what_the_worker_reports_is_the_truth() -> None:
 
 @pytest.mark.parametrize("spec", ["random", "joint/head_room", "expert", "power_of_two", "prefix_affinity"])
 def test_the_event_log_of_a_run_replays_to_the_same_commands(spec: str) -> None:
-    scenario = small_scenario(clients={"timeout_seconds": 8.0})
+    scenario = contended_scenario(clients={"timeout_seconds": 8.0})
     policy_set = make_policy_set(spec, 5)
     world = World(scenario, draw_workload(scenario, 5), policy_set)
     log, records = Log(world.dispatcher, checkpoint_every=50), []
@@ -239,7 +239,7 @@ def test_the_event_log_of_a_run_replays_to_the_same_commands(spec: str) -> None:
 
 
 def test_a_changed_decision_does_not_replay() -> None:
-    scenario = small_scenario()
+    scenario = contended_scenario()
     policy_set = make_policy_set("round_robin", 5)
     world = World(scenario, draw_workload(scenario, 5), policy_set)
     log, records = Log(world.dispatcher), []
@@ -251,6 +251,6 @@ def test_a_changed_decision_does_not_replay() -> None:
 
 
 def test_an_empty_run_is_an_error() -> None:
-    scenario = small_scenario(workload={"num_requests": None, "duration_seconds": 1e-9})
+    scenario = contended_scenario(workload={"num_requests": None, "duration_seconds": 1e-9})
     with pytest.raises(ScenarioError, match="no request arrives"):
         simulate(scenario, "random", 1)
