@@ -65,8 +65,8 @@ def confine(limits: Limits, keep: Sequence[int]) -> tuple[str, ...]:
         The layers that are in force from here on, for the report.
     """
     os.environ.clear()
-    _limit_resources(limits)
     _close_all_but(keep)
+    _limit_resources(limits)
     layers = ["process group", "rlimits", "empty environment"]
     if sys.platform == "linux":
         layers += _linux_layers()

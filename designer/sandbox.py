@@ -257,7 +257,9 @@ def _evaluation(task: Task, answer: Mapping[str, Any]) -> Evaluation:
     wall = float(answer.get("wall_seconds", 0.0))
     result = answer.get("result")
     if not isinstance(result, dict):
-        return Evaluation(task, "failed", reason=str(answer.get("error", "no result")), wall_seconds=wall)
+        return Evaluation(
+            task, "failed", reason=str(answer.get("error", "gave a result of another form")), wall_seconds=wall
+        )
     reason = _fault(result)
     if reason:
         return Evaluation(task, "failed", reason=reason, wall_seconds=wall)

@@ -27,9 +27,11 @@ from designer.proposers.words import why
 _PARSIMONY = 0.002
 """Log-ratio that one node of a program must be worth."""
 _SAMPLES_FIRST = 16
-"""Candidates until half of all proposals stop being random samples."""
+"""Candidates of which half are random samples, as long as nothing good is found."""
+_SUBSTANTIAL = math.log(0.85)
+"""Once a candidate is this much better than the reference, it pays more to improve it than to look elsewhere."""
 _TOURNAMENT = 3
-_ELITE = 10
+_ELITE = 8
 _TRIES = 40
 
 
@@ -96,7 +98,8 @@ class EvolveProposer:
 
     def _vary(self, parents: Sequence[_Parent], history: History, rng: random.Random) -> tuple[Proposal, Program]:
         progress = min(1.0, len(history.outcomes) / self._budget_hint)
-        fresh = 0.5 if len(history.outcomes) < _SAMPLES_FIRST else 0.15
+        found = parents[0].effect < _SUBSTANTIAL
+        fresh = 0.1 if found else 0.5 if len(history.outcomes) < _SAMPLES_FIRST else 0.3
         draw = rng.random()
         if draw < fresh:
             program = random_program(rng)

@@ -115,13 +115,13 @@ def random_expression(rng: random.Random, unit: Unit, scopes: Sequence[Scope], d
 
 
 def random_constant(rng: random.Random, name: str) -> Const:
-    """Of the kind's range, the middle more often than the ends where it spans orders of magnitude."""
+    """Of the kind's range: the middle of what spans orders of magnitude, the upper part of a share, most often."""
     kind = CONSTANTS[name]
     if kind.logarithmic:
         low, high = math.log(kind.low), math.log(kind.high)
         value = math.exp(rng.triangular(low, high))
     else:
-        value = rng.uniform(kind.low, kind.high)
+        value = rng.triangular(kind.low, kind.high, kind.low + 0.75 * (kind.high - kind.low))
     return rounded(kind, value)
 
 

@@ -93,7 +93,7 @@ def _tune(program: Program, rng: random.Random) -> Program | None:
     if kind.logarithmic:
         value = site.expr.value * math.exp(0.6 * step)
     else:
-        value = site.expr.value + 0.15 * step * (kind.high - kind.low)
+        value = site.expr.value + 0.3 * step * (kind.high - kind.low)
     return put(program, site.path, sampling.rounded(kind, value))
 
 

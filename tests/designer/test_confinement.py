@@ -1,0 +1,92 @@
+"""Each layer is tried by a child that has given it up, from inside."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from designer.confinement import Limits, confine
+
+ON_LINUX = sys.platform == "linux"
+
+
+def _confined(attempt: Callable[[], object], limits: Limits | None = None) -> tuple[list[str], str]:
+    """The layers, and what became of the attempt: ``done`` or the name of the error."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            layers = list(confine(limits or Limits(), [writing]))
+            try:
+                attempt()
+                outcome = "done"
+            except BaseException as error:
+                outcome = type(error).__name__
+            os.write(writing, json.dumps([layers, outcome]).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(pid, 0)
+    layers, outcome = json.loads(data)
+    return layers, outcome
+
+
+def _allocate() -> None:
+    bytearray(4 << 30)
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+REFUSED: list[tuple[str, Callable[[], object]]] = [
+    ("fork", _fork),
+    ("exec", lambda: os.execv("/bin/true", ["true"])),
+    ("socket", socket.socket),
+    ("socket pair", socket.socketpair),
+    ("read a file", lambda: os.open("/etc/hostname", os.O_RDONLY)),
+    ("write a file", lambda: os.open("/tmp/ranvier-test", os.O_WRONLY | os.O_CREAT)),
+    ("list a folder", lambda: os.scandir("/")),
+    ("signal the parent", lambda: os.kill(os.getppid(), 0)),
+    ("leave the group", os.setsid),
+]
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="seccomp and landlock are Linux's")
+@pytest.mark.parametrize(("what", "attempt"), REFUSED, ids=[what for what, _ in REFUSED])
+def test_a_confined_process_may_not(what: str, attempt: Callable[[], object]) -> None:
+    layers, outcome = _confined(attempt)
+    if "seccomp" not in layers:
+        pytest.skip("this kernel or machine has no seccomp filter of ours")
+    assert outcome == "PermissionError"
+
+
+def test_a_confined_process_may_compute_and_answer() -> None:
+    layers, outcome = _confined(lambda: sum(n * n for n in range(100_000)))
+    assert outcome == "done"
+    assert {"rlimits", "empty environment"} <= set(layers)
+
+
+def test_memory_is_bounded() -> None:
+    assert _confined(_allocate, Limits(memory_bytes=256 << 20))[1] == "MemoryError"
+
+
+def test_no_file_descriptor_and_no_environment_is_left() -> None:
+    secret, other = os.pipe()
+    os.write(other, b"secret")
+    try:
+        assert _confined(lambda: os.read(secret, 6))[1] == "OSError"
+    finally:
+        os.close(secret)
+        os.close(other)
+
+    def environment_is_empty() -> None:
+        assert not os.environ
+
+    assert _confined(environment_is_empty)[1] == "done"

@@ -1,0 +1,161 @@
+"""Planted candidates: whatever they do, the answer is an evaluation and the pool goes on."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+from designer.proposers.emit import emit
+from designer.sandbox import Evaluation, Sandbox, Task
+from designer.subject import Subject, subject_of_source, subject_of_specs
+from tests.support.programs import EXPERT, HEAD_ROOM
+from tests.support.small_scenario import small_scenario
+
+GOOD = subject_of_specs("least_loaded+fcfs")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(small_scenario(60), jobs=2, deadline_seconds=1.0, memory_bytes=256 << 20) as made:
+        yield made
+
+
+def policy(body: str, before: str = "") -> Subject:
+    """A module whose ``route`` is ``body``; it is never checked, as a check is not what stops it here."""
+    source = (
+        f"{textwrap.dedent(before)}\n\nclass Policy:\n    calls = 0\n\n"
+        f"    def route(self, request, candidates, pool):\n{textwrap.indent(textwrap.dedent(body), ' ' * 8)}\n\n\n"
+        "def create(rng):\n    return Policy()\n"
+    )
+    return subject_of_source(source, "planted")
+
+
+FORGE = """
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'{"result": {"score": 1}}')
+    except OSError:
+        pass
+os._exit(0)
+"""
+
+PLANTED: list[tuple[str, Subject, str]] = [
+    ("endless loop", policy("while True:\n    pass"), "deadline|processor time"),
+    ("endless loop in C", policy("sum(iter(int, 1))"), "deadline|processor time"),
+    ("fork bomb", policy("import os\nwhile True:\n    os.fork()"), "wrong|deadline|without a result"),
+    ("memory", policy("return [bytearray(64 << 20) for _ in range(1000)]"), "memory|wrong|deadline"),
+    ("exit", policy("import os\nos._exit(0)"), "without a result|gone"),
+    ("killed", policy("import os\nos.abort()"), "killed|gone|without a result"),
+    ("write a file", policy("open('/tmp/ranvier-planted', 'w').write('x')"), "wrong"),
+    ("open a socket", policy("import socket\nsocket.create_connection(('127.0.0.1', 9))"), "wrong"),
+    ("start a process", policy("import os\nos.system('true') == 0 or 1 / 0"), "wrong"),
+    ("exception", policy("raise ValueError('no')"), "wrong"),
+    ("foreign object", policy("return object()"), "wrong"),
+    ("at import", policy("return None", before="while True:\n    pass"), "deadline|processor time"),
+    ("too deep to load", policy("return None", before="x = " + "(" * 5000), "does not parse"),
+    ("forged result", policy(FORGE), "form"),
+]
+
+
+@pytest.mark.parametrize(("what", "subject", "reason"), PLANTED, ids=[what for what, _, _ in PLANTED])
+def test_a_planted_candidate_is_a_failed_evaluation(sandbox: Sandbox, what: str, subject: Subject, reason: str) -> None:
+    evaluation = sandbox.evaluate(subject, 1)
+    assert evaluation.status == "failed"
+    assert re.search(reason, evaluation.reason), evaluation.reason
+
+
+def test_the_pool_goes_on_beside_and_after_planted_candidates(sandbox: Sandbox) -> None:
+    tasks = [Task(subject, 1) for _, subject, _ in PLANTED[2:7]]
+    mixed = [task for planted in tasks for task in (planted, Task(GOOD, 1))]
+    done = sandbox.run(mixed)
+    assert [evaluation.status for evaluation in done] == ["failed", "scored"] * len(tasks)
+    assert len({evaluation.score for evaluation in done if evaluation.status == "scored"}) == 1
+
+
+@pytest.mark.parametrize("name", ["endless loop", "exit", "forged result", "exception"])
+def test_a_planted_candidate_fails_in_lockstep_too(sandbox: Sandbox, name: str) -> None:
+    subject = next(subject for what, subject, _ in PLANTED if what == name)
+    evaluation = sandbox.verify(subject, 1)
+    assert evaluation.status == "failed"
+    assert evaluation.reason
+    assert sandbox.verify(GOOD, 1).status == "scored"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        GOOD,
+        subject_of_specs("head_room"),
+        subject_of_specs("power_of_two+shortest_prompt_first:ageing=2.5"),
+        subject_of_specs("prefix_affinity+fcfs"),
+        subject_of_source(emit(HEAD_ROOM), "hra"),
+        subject_of_source(emit(EXPERT), "expert"),
+    ],
+    ids=lambda subject: subject.label,
+)
+def test_both_tiers_decide_alike(sandbox: Sandbox, subject: Subject) -> None:
+    together = sandbox.evaluate(subject, 3)
+    apart = sandbox.verify(subject, 3, together.decisions)
+    assert together.status == apart.status == "scored", apart.reason
+    assert apart.score == together.score
+    assert apart.summary == together.summary
+    assert apart.policy_hashes == together.policy_hashes
+
+
+def test_a_policy_that_knows_the_simulation_decides_otherwise_in_lockstep(sandbox: Sandbox) -> None:
+    """It looks for the simulator's modules, which are not there when it is alone."""
+    peeking = policy(
+        """
+        import sys
+        there = "designer.simulator.world" in sys.modules
+        return candidates[0] if there else candidates[-1]
+        """
+    )
+    together = sandbox.evaluate(peeking, 2)
+    apart = sandbox.verify(peeking, 2, together.decisions)
+    assert together.status == "scored"
+    assert apart.status == "failed"
+    assert "decided otherwise" in apart.reason
+
+
+def test_a_policy_that_keeps_its_arguments_decides_otherwise_in_lockstep(sandbox: Sandbox) -> None:
+    """A worker kept from the first call is live beside the simulation, and a copy apart from it."""
+    keeping = policy(
+        """
+        if not self.calls:
+            Policy.calls, Policy.kept = 1, pool.workers
+            Policy.pool = pool
+        same = Policy.kept[0] is pool.workers[0] and Policy.kept is pool.workers
+        return candidates[0] if same else candidates[-1]
+        """
+    )
+    together = sandbox.evaluate(keeping, 2)
+    assert sandbox.verify(keeping, 2, together.decisions).status == "failed"
+
+
+def test_a_child_starts_with_no_trace_of_the_one_before(sandbox: Sandbox) -> None:
+    leaving = policy("import math\nmath.pi = 3\nreturn candidates[0]")
+    seeing = policy("import math\nreturn candidates[0] if math.pi > 3.1 else 1 / 0")
+    for _ in range(2):
+        assert sandbox.evaluate(leaving, 1).status == "scored"
+        assert sandbox.evaluate(seeing, 1).status == "scored"
+
+
+def test_the_layers_are_reported(sandbox: Sandbox) -> None:
+    assert {"process group", "rlimits", "empty environment"} <= set(sandbox.layers())
+
+
+def test_a_check_behind_the_fence_names_the_violation(sandbox: Sandbox) -> None:
+    assert sandbox.check(subject_of_source(emit(EXPERT), "expert")) == []
+    (violation, *_) = sandbox.check(policy("import os\nreturn None"))
+    assert "os" in violation
+    assert sandbox.check(policy("return candidates[len(candidates)]"))
+
+
+def test_the_same_seed_gives_the_same_evaluation(sandbox: Sandbox) -> None:
+    first, second = sandbox.evaluate(GOOD, 5), sandbox.evaluate(GOOD, 5)
+    assert isinstance(first, Evaluation)
+    assert (first.score, first.decisions) == (second.score, second.decisions)
+    assert sandbox.evaluate(GOOD, 6).score != first.score
