@@ -401,8 +401,11 @@ class Engine(Scheduler):
             self._runs.append(TokenRun(start, end, num_steps, ids, (), ()))
         if gone:
             self._end_requests(sorted([*gone, *finished], key=_by_order))
-        elif finished or self._ended:
-            self._end_requests(finished)
+        elif self._async:
+            if finished or self._ended:
+                self._end_requests(finished)
+        elif finished:
+            self._release(finished)
         if self._pending and self._pending[0].visible < end:
             last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
             self._arrive(last_start if self._async else end)
@@ -502,10 +505,13 @@ class Engine(Scheduler):
                 return
             num_preemptions = self.num_preemptions
         self._set_step_time()
-        self._num_steps = num_steps = self._num_repeats()
         self._end = start + self._step_ps
+        if len(self._chunks) > 1 or (self._chunks and self._tokens_left):
+            self._num_steps = 1
+            return
+        self._num_steps = num_steps = self._num_repeats()
         if num_steps > 1:
-            self._end = start + self._duration(num_steps)
+            self._end = start + num_steps * self._step_ps + self._growth_ps * (num_steps * (num_steps - 1) // 2)
             blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
             self._open = self._policy is not None or not blocked
 

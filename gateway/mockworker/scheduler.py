@@ -148,6 +148,7 @@ class Scheduler:
         "_prefilling",
         "_ranked",
         "_repeats",
+        "_reserve",
         "_running",
         "_starved",
         "_sum_offsets",
@@ -177,6 +178,7 @@ class Scheduler:
         self._most_seqs = config.max_num_seqs
         self._caching = config.enable_prefix_caching
         self._watermark = config.watermark_blocks
+        self._reserve = config.reserve_full_isl
         self._long_prefill = config.long_prefill_token_threshold
         self._cache = KVCache(config.num_gpu_blocks)
 
@@ -317,35 +319,41 @@ class Scheduler:
 
     def _admit(self, now: int, prefill_left: int, threshold: int) -> None:
         """Take waiting requests into the step, in order, until one does not fit."""
-        size, queue, ranked = self._block_size, self._waiting, self._ranked
-        while self._tokens_left and prefill_left > 0 and len(self._running) < self._most_seqs:
+        size, queue, ranked, cache = self._block_size, self._waiting, self._ranked, self._cache
+        left, most_seqs = self._tokens_left, self._most_seqs
+        while left and prefill_left > 0 and len(self._running) < most_seqs:
             if queue:
                 request = queue[0]
             elif ranked:
                 request = ranked[0][1]
             else:
-                return
+                break
             hits: list[Hit] = []
             if self._caching and (request.segments or request.losses):
                 hits = self._find(request)
             cached = hits[-1].high * size if hits else 0
-            share = min(request.target - cached, self._tokens_left, prefill_left, threshold)
+            share = request.target - cached
+            if share > left:
+                share = left
+            if share > prefill_left or share > threshold:
+                share = min(prefill_left, threshold)
             if not self._fits(request, cached + share, hits):
-                return
+                break
             if queue:
                 queue.popleft()
             else:
                 heapq.heappop(ranked)
             self._start_running(request, cached, hits, now)
-            self._cache.num_free -= -(-(cached + share) // size) - request.num_held
+            cache.num_free -= -(-(cached + share) // size) - request.num_held
             if request.num_held < request.num_keyed:
                 self._cache_keyed(request, cached + share)
             self._chunks.append((request, share))
-            self._tokens_left -= share
+            left -= share
             prefill_left -= share
+        self._tokens_left = left
 
     def _fits(self, request: LiveRequest, computed: int, hits: list[Hit]) -> bool:
-        reserve = self.config.reserve_full_isl
+        reserve = self._reserve
         needed = -(-(request.target if reserve else computed) // self._block_size)
         if self._running:
             needed += self._watermark
@@ -518,15 +526,6 @@ class Scheduler:
         if not ends:
             del self._ends[request.end_count]
 
-    def _next_end(self) -> int:
-        """The count at which the next decoding request ends; far away when none does."""
-        counts = self._end_counts
-        while counts:
-            if counts[0] in self._ends:
-                return counts[0]
-            heapq.heappop(counts)
-        return _UNBOUNDED
-
     def _stop_decoding(self, request: LiveRequest) -> None:
         self._not_end(request)
         self._forget_decoding(request)
@@ -605,12 +604,15 @@ class Scheduler:
         """How many steps, the current one included, are surely composed alike if nothing arrives."""
         if not self._repeats or self._ended or (self._policy is not None and self._membership_changed):
             return 1
-        num_steps, size, free = self._next_end() - self._count, self._block_size, self._cache.num_free
+        size, free, counts = self._block_size, self._cache.num_free, self._end_counts
+        while counts and counts[0] not in self._ends:
+            heapq.heappop(counts)
+        num_steps = counts[0] - self._count if counts else _UNBOUNDED
         blocks_a_round = self._num_decoding
         if self._chunks:
             if len(self._chunks) > 1 or self._tokens_left or self._policy is not None or self._long_prefill:
                 return 1
-            request, share = self._chunks[0]
+            ((request, share),) = self._chunks
             rest = (request.target - request.computed - 1) // share
             if rest < 2:
                 return 1
