@@ -25,8 +25,8 @@ from designer.simulator.scenario import (
     TraceWorkload,
 )
 from designer.simulator.trace import Trace, read_trace
+from gateway.mockworker.engine import PS_PER_SECOND as PS_PER_SECOND
 
-PS_PER_SECOND = 10**12
 CHUNK_TOKENS = 256
 """Tokens in a chunk of a drawn prefix: the gateway's 1 KB of text at about four bytes a token."""
 PRIOR_BYTES_PER_TOKEN = 4.0
