@@ -87,9 +87,13 @@ class Arm:
         return [outcome for _, _, outcome in better[:count]]
 
     def _distinct(self) -> list[Outcome]:
-        """Of candidates that scored alike to the last digit, which decided alike, the shortest."""
+        """Every candidate once; of those that scored alike to the last digit, which decided alike, the shortest."""
+        fullest = sorted(self._outcomes, key=lambda outcome: -len(outcome.scores))
+        once: dict[str, Outcome] = {}
+        for outcome in fullest:
+            once.setdefault(outcome.proposal.candidate_hash, outcome)
         found: dict[object, Outcome] = {}
-        for outcome in sorted(self._outcomes, key=lambda outcome: len(outcome.proposal.source)):
+        for outcome in sorted(once.values(), key=lambda outcome: len(outcome.proposal.source)):
             found.setdefault(tuple(sorted(outcome.scores.items())), outcome)
         return list(found.values())
 
