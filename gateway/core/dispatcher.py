@@ -379,12 +379,17 @@ class Dispatcher:
     # --- workers ---
 
     def _joined(self, event: WorkerJoined, now: float) -> None:
-        pool = self._pools[event.pool]
-        if event.worker_id in self._worker_pools:
-            self._remove(event.worker_id)
-        self._worker_pools[event.worker_id] = pool
-        pool.workers[event.worker_id] = WorkerState(event)
-        pool.prefix_index.join(event.worker_id)
+        """A worker that is there already keeps its account: it only says anew what it serves and how large it is."""
+        pool, worker_id = self._pools[event.pool], event.worker_id
+        before = self._worker_pools.get(worker_id)
+        if before is pool:
+            pool.workers[worker_id].joined_again(event)
+        else:
+            if before is not None:
+                self._remove(worker_id)
+            self._worker_pools[worker_id] = pool
+            pool.workers[worker_id] = WorkerState(event)
+            pool.prefix_index.join(worker_id)
         if event.replica:
             pool.scaling.joined(event.variant)
         self._workers_changed(pool)

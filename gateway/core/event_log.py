@@ -25,6 +25,7 @@ from gateway.core.events import (
     PolicySetReplaced,
     RequestArrived,
     WorkerJoined,
+    WorkerLeft,
     WorkerMetrics,
 )
 from gateway.core.guard import FailureReason, PolicyInterrupted
@@ -252,19 +253,25 @@ def replay(
     dispatcher = Dispatcher(decode_header(header, load), output_tokens=counts, watch=watch)
     checked = 0
     for record in records:
+        _require_record(record)
         if record[1] == "checkpoint":
             _compare_state(dispatcher, record, checked)
             checked = record[0]
             continue
         _require_next(dispatcher.num_events + 1, record)
         entry = decode(record, load)
-        if isinstance(entry.event, WorkerJoined):
+        if isinstance(entry.event, WorkerLeft):
             counts.pop(entry.event.worker_id, None)
         counts.update(entry.counts_read)
         watch.verdicts = dict(entry.verdicts)
         commands = dispatcher.handle(entry.event)
         _compare_commands(entry, commands)
         yield entry.event, commands
+
+
+def _require_record(record: object) -> None:
+    if not isinstance(record, list | tuple) or len(record) < 3:
+        raise LogFormatError(f"{str(record)[:100]} is no record of format {FORMAT}")
 
 
 def _require_next(expected: int, record: Sequence[Any]) -> None:

@@ -97,6 +97,8 @@ class MetricsScraped:
 
 @dataclass(slots=True)
 class WorkerJoined:
+    """It takes requests. Of a worker that is there already: what it serves and its sizes are others now."""
+
     time: float
     worker_id: str
     pool: str

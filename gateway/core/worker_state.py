@@ -112,6 +112,14 @@ class WorkerState:
 
     # --- what happens to it ---
 
+    def joined_again(self, joined: WorkerJoined) -> None:
+        """It serves other models than it did, say: what is in flight there is still in flight."""
+        self.variant, self.models = joined.variant, joined.models
+        self.healthy, self.draining = True, False
+        if joined.metrics is not None:
+            self.learn(joined.metrics)
+        self.new_views()
+
     def dispatched(self, request: RequestState, now: float, number: int) -> None:
         request.worker = self
         request.dispatch_time = now

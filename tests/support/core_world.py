@@ -208,11 +208,13 @@ class World:
             self.hear(MetricsScraped(self.now, worker_id, values, max(0.0, self.now - pick % 3 * 0.5)))
 
     def join(self, pick: int) -> None:
+        """A new worker, or one that is there and serves another model now."""
         worker_id = f"w{pick % 4}"
-        if worker_id not in self.workers:
+        is_new = worker_id not in self.workers
+        if is_new:
             self.workers.append(worker_id)
-            models = () if pick % 3 else ("m",)
-            self.hear(WorkerJoined(self.now, worker_id, "p", models=models, replica=pick % 2 == 0))
+        models = () if pick % 3 else ("m",)
+        self.hear(WorkerJoined(self.now, worker_id, "p", models=models, replica=is_new and pick % 2 == 0))
 
     def part(self, pick: int) -> None:
         if worker_id := self._pick(self.workers, pick):

@@ -486,10 +486,22 @@ class TestWorkers:
         d.handle(completed(4, "r"))
         assert d.pools["p"].workers["a"].num_inflight_requests == 0
 
-    def test_joining_twice_is_joining_again(self):
-        d = dispatcher("a", "b")
-        d.handle(joined("a", time=1))
-        assert [worker.worker_id for worker in d.pools["p"].pool.workers] == ["b", "a"]
+    def test_one_that_serves_another_model_keeps_its_account(self):
+        d = dispatcher("a", "b", routing=AtMost(1))
+        play(d, joined("a", time=1, models=("m",)), arrived(2, "r1", tokens=7), arrived(2, "r2"))
+        assert d.handle(arrived(3, "tuned", model="tuned")) == []
+        d.handle(joined("a", time=4, models=("m", "tuned"), variant="big", metrics=sized(640)))
+        (worker, _) = d.pools["p"].pool.workers
+        assert (worker.worker_id, worker.variant, worker.kv_capacity_tokens) == ("a", "big", 640)
+        assert (worker.num_inflight_requests, worker.num_inflight_prefill_tokens) == (1, 7)
+        assert d.handle(completed(5, "r1")) == to("tuned", "a")
+        d.handle(completed(6, "tuned"))
+        assert d.pools["p"].workers["a"].num_inflight_requests == 0
+
+    def test_one_that_drained_takes_requests_again_when_it_joins(self):
+        d = dispatcher("a")
+        play(d, WorkerDraining(1, "a"), joined("a", time=2))
+        assert d.handle(arrived(3, "r")) == to("r", "a")
 
     def test_a_pool_that_is_not_configured_is_an_error(self):
         with pytest.raises(ValueError, match="pool 'x' is not configured; known: p"):

@@ -210,6 +210,21 @@ def test_a_worker_that_joins_again_starts_counting_anew():
     assert log.replayed() == log.commands
 
 
+def test_a_worker_that_serves_another_model_goes_on_counting():
+    counts = {}
+
+    def load(pool, generation, sources):
+        least = Calls(route=lambda r, candidates, p: min(candidates, key=lambda c: c.worker.num_inflight_tokens))
+        return PolicySet(generation, least)
+
+    log = Log(counts=counts, load=load)
+    log.hear(joined("a"), joined("b"), arrived(1, "r1"), arrived(1, "r2"))
+    counts["a"] = 500
+    log.hear(arrived(2, "r3"), joined("a", time=3, models=("m", "adapter")))
+    log.hear(*(arrived(4, f"s{n}") for n in range(40)))
+    assert log.replayed() == log.commands
+
+
 def test_a_divergence_in_commands_names_its_event():
     log = busy(Log(load=lambda pool, generation, sources: PolicySet(generation, AtMost(5))))
     index = next(i for i, record in enumerate(log.records) if record[1] == "RequestArrived" and record[3])
@@ -259,7 +274,9 @@ def test_another_format_is_refused(header):
         list(replay(header, [], choosy))
 
 
-@pytest.mark.parametrize("record", [[1, "Nothing", [], []], [1, "Ticked", [1, 2, 3], []], [1, "Ticked"]])
+@pytest.mark.parametrize(
+    "record", [[1, "Nothing", [], []], [1, "Ticked", [1, 2, 3], []], [1, "Ticked"], [1], 5, None, "text", {"a": 1}]
+)
 def test_what_is_no_event_is_refused(record):
-    with pytest.raises(LogFormatError, match="is no event of format 1"):
+    with pytest.raises(LogFormatError, match=r"is no (event|record) of format 1"):
         list(replay(encode_header([PoolConfig("p")]), [record], choosy))
