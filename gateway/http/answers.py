@@ -15,6 +15,15 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+class RefusedError(Exception):
+    """What the client sent is not going to be answered by any worker."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from gateway.http.answers import CONTINUE, answer, error_body
+from gateway.http.answers import CONTINUE, RefusedError, answer, error_body
 from gateway.http.incoming import NOTES, IncomingRequest
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from gateway.http.exchange import Exchange
 
 _RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-
-
-class RefusedError(Exception):
-    """What the client sent is not going to be answered by any worker."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class ClientConnection(asyncio.Protocol):
