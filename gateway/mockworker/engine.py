@@ -3,7 +3,7 @@
 The one rule: what happens depends on the requests, their times and the configuration alone, never on how often
 the engine is asked. Time is in integer picoseconds, so that two ways of computing a run agree to the last bit.
 
-Semantics (vLLM V1, as of 0.32; ``docs/simulator.md`` lists what is left out):
+Semantics (vLLM V1; checked step by step against the scheduler of 0.32, async scheduling excepted):
 
 - A step has ``max_num_batched_tokens``. Running requests are served first, in the order of their admission, each
   taking its remaining tokens, at most ``long_prefill_token_threshold`` (ignored while it is the only request).
@@ -20,6 +20,12 @@ Semantics (vLLM V1, as of 0.32; ``docs/simulator.md`` lists what is left out):
 
 A request becomes visible to the scheduler ``host_request_ps`` after ``add`` and joins the first step that starts
 strictly later. An idle engine starts a step at once, with the first request to become visible.
+
+On purpose different: two requests of equal priority and arrival are told apart by id when a victim is sought, or
+they would preempt each other for ever; under async scheduling a request that ended is never a victim (its blocks are
+given back before anyone is preempted), and one whose length is known runs no step too many; a cancelled request
+leaves at the end of the current step. Not modelled: speculative decoding, LoRA, multimodal and structured input, KV
+transfer, sliding-window and hybrid caches; the blocks of generated tokens are found again by their own request only.
 
 It skips events: between two changes of the batch every step costs the same but for contexts that grow by one token a
 request, so the next k steps have a closed form, and a request costs the same however long its output. A stretch is
