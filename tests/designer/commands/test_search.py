@@ -1,0 +1,82 @@
+"""``designer run`` and ``designer resume`` as a user runs them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from designer.cli import app, main
+from designer.search import RunOutcome
+
+SCENARIO = """
+name = "tiny"
+[workload]
+kind = "synthetic"
+num_requests = 100
+arrivals = { process = "lognormal", rate = 30.0, sigma = 1.0 }
+prompt_tokens = { median = 60.0, sigma = 1.5, max = 1000 }
+output_tokens = { median = 40.0, sigma = 0.6, max = 200 }
+[[workers]]
+profile = "a10-llama3-8b"
+count = 2
+engine = { num_gpu_blocks = 120 }
+[queue]
+max_seconds = 1000.0
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    (tmp_path / "tiny.toml").write_text(SCENARIO)
+    return str(tmp_path / "tiny.toml")
+
+
+def test_a_run_prints_json_and_leaves_policy_and_page(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "one"
+    small = ["--budget", "10", "--train-seeds", "2", "--validation-seeds", "8", "--sealed-seeds", "9"]
+    limits = ["--finalists", "1", "--no-control", "--baseline", "least_loaded+fcfs", "--reference", "head_room"]
+    done = CliRunner().invoke(app, ["run", "--scenario", scenario, "--out", str(out), *small, *limits, "--json"])
+    assert done.exit_code == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["verdict"] in ("better", "nothing better", "undecided", "worse")
+    assert (outcome["policy"] is None) == (outcome["verdict"] == "nothing better")
+    assert Path(outcome["report"]).is_file()
+    assert outcome["simulations"]["search"] == 10
+    assert "sandbox: process group" in done.stderr
+    assert "search: 8 candidates" in done.stderr
+
+
+def test_resuming_a_finished_run_prints_its_outcome(outcome: RunOutcome) -> None:
+    done = CliRunner().invoke(app, ["resume", str(outcome.folder)])
+    assert done.exit_code == 0, done.stderr
+    assert "Better than" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--out", "OUT", "--scenario", "nowhere"], "no scenario named 'nowhere'"),
+        (["run", "--out", "OUT", "--proposer", "oracle"], "no proposer 'oracle'"),
+        (["run", "--out", "OUT", "--baseline", "nobody"], "nobody: no such policy"),
+        (["run", "--out", "OUT", "--sealed-seeds", "4"], "4 sealed seeds can never show"),
+        (["resume", "OUT"], "no run there"),
+        (["report", "OUT"], "no run there"),
+        (["promote", "OUT"], "no run there"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [argument.replace("OUT", str(tmp_path / "out")) for argument in arguments]
+    monkeypatch.setattr("sys.argv", ["designer", *given])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("designer: ")
+    assert message in lines[-1]

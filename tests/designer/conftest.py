@@ -1,0 +1,11 @@
+"""One whole run of the designer, shared by every test of a session that only reads it."""
+
+import pytest
+
+from designer.search import RunOutcome
+from tests.support.finished_run import finished_run
+
+
+@pytest.fixture(scope="session")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    return finished_run(tmp_path_factory.mktemp("runs") / "first")

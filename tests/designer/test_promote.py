@@ -1,0 +1,131 @@
+import hashlib
+import random
+import sqlite3
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from designer.ledger import LEDGER_FILE, Ledger, LedgerError
+from designer.promote import ACTIVE_FILE, PromotionError, default_parameters, promote, read_active, rollback, verify
+from designer.search import RunOutcome
+from policies.conformance import check_source
+from policies.loader import PolicySpec, load_policy
+
+
+def copied(outcome: RunOutcome, folder: Path, *statements: str) -> Ledger:
+    """A ledger of the same run with a few rows changed by somebody who dropped the triggers."""
+    folder.mkdir()
+    source = sqlite3.connect(outcome.folder / LEDGER_FILE)
+    target = sqlite3.connect(folder / LEDGER_FILE)
+    source.backup(target)
+    source.close()
+    for (trigger,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        target.execute(f"DROP TRIGGER {trigger}")
+    for statement in statements:
+        target.execute(statement)
+    target.commit()
+    target.close()
+    return Ledger.open(folder)
+
+
+def test_the_bytes_evaluated_are_the_bytes_promoted(outcome: RunOutcome, tmp_path: Path) -> None:
+    target = tmp_path / "designed.py"
+    with Ledger.open(outcome.folder) as ledger:
+        version = promote(ledger, target)
+        evaluated = ledger.subject(outcome.winner).parts[0].source
+    assert target.read_text().endswith(evaluated)
+    assert (
+        verify(target) == version.evaluated_sha256 == outcome.winner == hashlib.sha256(evaluated.encode()).hexdigest()
+    )
+    assert check_source(target) == []
+    loaded = load_policy(PolicySpec(str(target), expected_hash=version.policy_hash), random.Random(0))
+    assert set(loaded.slots) == {"routing", "scheduling"}
+
+
+def test_provenance_is_in_the_file_and_beside_it(outcome: RunOutcome, tmp_path: Path) -> None:
+    target = tmp_path / "designed.py"
+    with Ledger.open(outcome.folder) as ledger:
+        version = promote(ledger, target)
+    head = target.read_text().split('"""')[0]
+    for fact in ("run: first (evolve)", "scenario small", "parents:", "verdict: better", "sealed seeds"):
+        assert fact in head
+    active = tomllib.loads((tmp_path / ACTIVE_FILE).read_text())["active"]
+    assert active["policy_hash"] == version.policy_hash
+    assert active["ratio"] < 1.0
+    assert active["sealed_seeds"] == 10
+
+
+def test_a_promoted_file_that_was_edited_is_found_out(outcome: RunOutcome, tmp_path: Path) -> None:
+    target = tmp_path / "designed.py"
+    with Ledger.open(outcome.folder) as ledger:
+        promote(ledger, target)
+    target.write_text(target.read_text().replace("return True", "return False"))
+    with pytest.raises(PromotionError, match="changed by hand"):
+        verify(target)
+    target.write_text("x = 1\n")
+    with pytest.raises(PromotionError, match="no marker"):
+        verify(target)
+
+
+def test_a_run_without_a_proof_is_refused_unless_forced(outcome: RunOutcome, tmp_path: Path) -> None:
+    change = "UPDATE results SET content = '{\"verdict\": \"undecided\"}' WHERE kind = 'verdict'"
+    with copied(outcome, tmp_path / "run", change) as ledger:
+        with pytest.raises(PromotionError, match="'undecided', not 'better'; see --force"):
+            promote(ledger, tmp_path / "designed.py")
+        assert not (tmp_path / "designed.py").exists()
+        assert promote(ledger, tmp_path / "designed.py", force=True).forced
+    assert "(forced)" in (tmp_path / "designed.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DELETE FROM results WHERE kind = 'verdict'", "has not ended"),
+        ("DELETE FROM frozen", "found nothing better"),
+    ],
+)
+def test_a_run_without_a_winner_has_nothing_to_promote(
+    outcome: RunOutcome, tmp_path: Path, statement: str, message: str
+) -> None:
+    with copied(outcome, tmp_path / "run", statement) as ledger, pytest.raises(PromotionError, match=message):
+        promote(ledger, tmp_path / "designed.py", force=True)
+
+
+def test_other_bytes_than_those_evaluated_are_refused(outcome: RunOutcome, tmp_path: Path) -> None:
+    altered = "UPDATE subjects SET parts = replace(parts, 'return True', 'return  True')"
+    with copied(outcome, tmp_path / "altered", altered) as ledger, pytest.raises(LedgerError, match="altered"):
+        promote(ledger, tmp_path / "designed.py", force=True)
+    forged = "UPDATE evaluations SET policy_hashes = '[\"forged\"]'"
+    with copied(outcome, tmp_path / "forged", forged) as ledger, pytest.raises(PromotionError, match="identity"):
+        promote(ledger, tmp_path / "designed.py", force=True)
+
+
+def test_rollback_puts_the_version_before_back(outcome: RunOutcome, tmp_path: Path) -> None:
+    target = tmp_path / "designed.py"
+    with Ledger.open(outcome.folder) as ledger:
+        first = promote(ledger, target)
+        bytes_of_first = target.read_bytes()
+        second = promote(ledger, target, force=True)
+    target.write_text("# somebody broke it\n")
+    assert read_active(tmp_path).previous == [first]
+    assert rollback(target) == first
+    assert target.read_bytes() == bytes_of_first
+    assert read_active(tmp_path).active == first != second or first == second
+    with pytest.raises(PromotionError, match="no promoted version before"):
+        rollback(target)
+
+
+def test_rollback_of_something_never_promoted_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PromotionError, match="knows of no promotion"):
+        rollback(tmp_path / "mine.py")
+    (tmp_path / ACTIVE_FILE).write_text("[active]\nfile = 3\n")
+    with pytest.raises(PromotionError, match="cannot be understood"):
+        rollback(tmp_path / "mine.py")
+
+
+def test_default_parameters_are_read_without_running_the_module() -> None:
+    source = "raise SystemExit\ndef create(rng, *, a: float = 2, b: int = 3, c: bool = True, d: str = 'x'): ...\n"
+    assert default_parameters(source) == {"a": 2.0, "b": 3, "c": True, "d": "x"}
+    assert type(default_parameters(source)["a"]) is float
+    assert default_parameters("x = 1\n") == {}

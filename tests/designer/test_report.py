@@ -1,0 +1,70 @@
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from designer.findings import Findings, read_findings
+from designer.ledger import Ledger
+from designer.report import to_json, to_text, verdict_line, write_html
+from designer.search import RunOutcome, new_ledger
+from tests.support.finished_run import SETTINGS
+from tests.support.small_scenario import small_scenario
+
+
+@pytest.fixture(scope="module")
+def findings(outcome: RunOutcome) -> Findings:
+    with Ledger.open(outcome.folder) as ledger:
+        return read_findings(ledger)
+
+
+def test_findings_are_those_of_the_run(findings: Findings, outcome: RunOutcome) -> None:
+    assert findings.verdict == outcome.verdict
+    assert findings.winner_source == outcome.policy.read_text()
+    assert findings.simulations["search"] >= SETTINGS.budget
+    assert sum(findings.simulations.values()) == sum(outcome.simulations.values())
+    assert 0.0 < findings.share_beating_reference("control") < 1.0
+    assert findings.curves["search"][-1][0] == SETTINGS.budget
+    assert findings.selection_bias == pytest.approx(findings.sealed[-1]["ratio"] / findings.winner_train_ratio)
+
+
+def test_the_lineage_leads_from_the_winner_to_one_without_parents(findings: Findings) -> None:
+    chain = findings.lineage()
+    assert chain[0].record.proposal.candidate_hash == findings.frozen.digest
+    assert chain[-1].record.proposal.parents == ()
+    for child, parent in itertools.pairwise(chain):
+        assert child.record.proposal.parents[0] == parent.record.proposal.candidate_hash
+
+
+def test_the_text_says_the_verdict_and_the_policy(findings: Findings) -> None:
+    text = to_text(findings)
+    assert verdict_line(findings) in text
+    assert text.splitlines()[1].startswith("Better than ")
+    assert "joint/head_room" in text
+    assert "Why it should work:" in text
+
+
+def test_the_page_stands_alone_and_shows_everything(findings: Findings, tmp_path: Path) -> None:
+    write_html(findings, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for heading in ("Best so far", "Sealed result", "Validation", "The policy", "Lineage", "random control"):
+        assert heading in page
+    assert "class DesignedPolicy" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page.split("</style>")[0]
+    assert "<script>alert" not in page
+
+
+def test_json_can_be_read_by_a_program(findings: Findings) -> None:
+    data = json.loads(json.dumps(to_json(findings)))
+    assert data["verdict"] == "better"
+    assert data["comparator"] in SETTINGS.baselines
+    assert data["sealed"][0]["against"][0]["ratio"] == data["sealed"][0]["ratio"]
+
+
+def test_a_run_that_has_not_ended_can_be_reported(tmp_path: Path) -> None:
+    with new_ledger(tmp_path / "run", small_scenario(), SETTINGS) as ledger:
+        findings = read_findings(ledger)
+    assert "has not ended" in verdict_line(findings)
+    assert "has not ended" in to_text(findings)
+    write_html(findings, tmp_path / "report.html")
