@@ -27,7 +27,7 @@ class WorkerPlan:
         return self.profile.engine
 
     def engine(self, batch_policy: BatchPolicy | None) -> Engine:
-        return Engine(self.config, self.profile, batch_policy)
+        return Engine(self.config, self.profile, batch_policy, report_tokens=False)
 
     def sizes(self) -> WorkerMetrics:
         """What a gateway knows of a worker from its configuration."""
