@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from gateway.errors import StartError
@@ -44,38 +45,52 @@ class LogFile:
         self._head, self._gap = head, gap
         self._max_file_bytes, self._max_files, self._max_lines = max_file_bytes, max_files, max_lines
         self._lines: list[bytes] = []
-        self._lost = 0
+        """The loop appends, the thread takes from the front: never another list, so that no line falls between."""
+        self._unmarked = 0
+        """Lines the loop found no room for since the last one it handed over."""
+        self._unwritten = 0
+        """Lines the thread could not write since the last that it could."""
+        self._num_dropped = self._num_failed = 0
+        self._num_handed_over = 0
         self._stop = threading.Event()
         self._number = self._last_number()
+        self._file: FileIO | None = None
         self._size = 0
-        self.num_lines = 0
-        """Handed over and not lost."""
-        self.num_lost = 0
         self.last_error = ""
         try:
             self._open_next()
         except OSError as error:
-            raise StartError(f"{self.path}: cannot be written: {error.strerror}; name a writable directory") from None
+            path = self._path(self._number + 1)
+            raise StartError(f"{path}: cannot be written: {error.strerror}; name a writable directory") from None
         self._thread = threading.Thread(target=self._run, name=f"write {prefix}", daemon=True)
         self._thread.start()
 
     @property
+    def num_lines(self) -> int:
+        """Handed over and not lost."""
+        return self._num_handed_over - self._num_failed
+
+    @property
+    def num_lost(self) -> int:
+        return self._num_dropped + self._num_failed
+
+    @property
     def path(self) -> Path:
         """The file being written."""
-        return self._folder / f"{self._prefix}-{self._number:06d}.jsonl"
+        return self._path(self._number)
 
     def write(self, line: bytes) -> None:
         """Hands over one line, without its line break. Never waits."""
         lines = self._lines
         if len(lines) >= self._max_lines:
-            self._lost += 1
-            self.num_lost += 1
+            self._unmarked += 1
+            self._num_dropped += 1
             return
-        if self._lost:
-            lines.append(self._gap(self._lost))
-            self._lost = 0
+        if self._unmarked:
+            lines.append(self._gap(self._unmarked))
+            self._unmarked = 0
         lines.append(line)
-        self.num_lines += 1
+        self._num_handed_over += 1
 
     def close(self) -> None:
         """Writes what was handed over and ends the thread."""
@@ -85,42 +100,69 @@ class LogFile:
     def _run(self) -> None:
         while not self._stop.wait(_WRITE_SECONDS):
             self._flush()
-        if self._lost:
-            self._lines.append(self._gap(self._lost))
+        if self._unmarked:
+            self._lines.append(self._gap(self._unmarked))
         self._flush()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _flush(self) -> None:
-        lines, self._lines = self._lines, []
+        lines = self._lines[:]
         if not lines:
             return
-        lines.append(b"")
-        data = b"\n".join(lines)
+        del self._lines[: len(lines)]
+        marks = [self._gap(self._unwritten)] if self._unwritten else []
         try:
-            if self._size and self._size + len(data) > self._max_file_bytes:
-                self._file.close()
-                self._open_next()
-            self._size += self._file.write(data)
-            self.last_error = ""
+            self._append(b"\n".join((*marks, *lines, b"")))
         except OSError as error:
-            self._failed(len(lines) - 1, error)
+            self._failed(len(lines), error)
+        else:
+            self._unwritten, self.last_error = 0, ""
+
+    def _append(self, data: bytes) -> None:
+        if self._size and self._size + len(data) > self._max_file_bytes:
+            self._open_next()
+        if not self._size:
+            self._begin()  # its head could not be written when the file was made
+        self._write_all(data)
+
+    def _write_all(self, data: bytes) -> None:
+        """All of it or nothing: a full disk takes a part, which is cut off again."""
+        assert self._file is not None  # noqa: S101 opened by the constructor
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.seek(self._size)
+            self._file.truncate()
+            raise
+        self._size += len(data)
 
     def _failed(self, num_lines: int, error: OSError) -> None:
-        self._lost += num_lines
-        self.num_lost += num_lines
+        self._unwritten += num_lines
+        self._num_failed += num_lines
         if not self.last_error:
             log.error("log file cannot be written", extra={"path": str(self.path), "error": str(error)})
         self.last_error = str(error)
 
     def _open_next(self) -> None:
+        file = self._path(self._number + 1).open("xb", buffering=0)
+        if self._file is not None:
+            self._file.close()
+        self._file, self._size = file, 0
         self._number += 1
-        self._file = self.path.open("xb", buffering=0)
-        self._size = 0
-        head = self._head(self._number)
-        if head is not None:
-            self._size = self._file.write(head + b"\n")
+        self._begin()
         for old in sorted(self._folder.glob(f"{self._family}-*.jsonl"))[: -self._max_files]:
             old.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        head = self._head(self._number)
+        if head is not None:
+            self._write_all(head + b"\n")
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._prefix}-{number:06d}.jsonl"
 
     def _last_number(self) -> int:
         try:
