@@ -65,20 +65,34 @@ def promote_command(
 
 
 def rollback_command(
-    target: Annotated[Path, typer.Argument(help="A promoted policy file, or the folder of a run.")],
+    target: Annotated[Path | None, typer.Argument(help="A promoted policy file, or the folder of a run.")] = None,
     gateway: GatewayOption = None,
     pool: PoolOption = None,
     token: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Put the promoted version before back; with --gateway, a gateway's policy set before.
+    """Put the promoted version before back in its file and into --gateway; without a file, what that gateway ran before.
 
-    Example: designer rollback policies/designed.py --gateway http://127.0.0.1:9000
+    Example: designer rollback --gateway http://127.0.0.1:9000
     """
+    if target is None:
+        _roll_gateway_back(gateway, pool, token, json)
+        return
     path = (target / "promoted" / "designed.py" if target.is_dir() else target).resolve()
     version = rollback(path)
     _load(gateway, pool, token, path, version)
     _tell(path, version, gateway, json)
+
+
+def _roll_gateway_back(gateway: str | None, pool: str | None, token: str | None, json: bool) -> None:
+    if gateway is None:
+        raise PromotionError("name a promoted file or the folder of a run, or a gateway with --gateway")
+    client = AdminClient(gateway, token)
+    answer = client.post(f"/admin/policies/{client.pool(pool)}/rollback", {})
+    current = answer.get("current") or {}
+    typer.echo(
+        json_module.dumps(answer, indent=2) if json else f"{gateway}: runs {current.get('specs', 'the built-in')}"
+    )
 
 
 def _load(gateway: str | None, pool: str | None, token: str | None, path: Path, version: Version) -> None:

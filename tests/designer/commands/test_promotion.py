@@ -36,6 +36,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/admin/policies/default/rollback":
+            self._answer({"current": {"specs": "least_loaded"}})
+            return
         assert self.path == "/admin/policies/default/load"
         self.server.loaded.append(body["specs"])
         (loaded,) = load_policies(parse_specs("+".join(body["specs"])), seed=0)
@@ -75,6 +78,13 @@ def test_promote_to_a_gateway_and_roll_back(outcome: RunOutcome, admin: Admin, t
     assert done.exit_code == 0, done.output
     assert len(admin.loaded) == 3
     assert str(outcome.winner)[:12] in done.stdout
+
+
+def test_a_gateway_is_rolled_back_to_what_it_ran_before(admin: Admin) -> None:
+    done = CliRunner().invoke(app, ["rollback", "--gateway", admin.url])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{admin.url}: runs least_loaded\n"
+    assert admin.loaded == []
 
 
 def test_a_gateway_that_runs_something_else_is_an_error(

@@ -63,6 +63,7 @@ def test_resuming_a_finished_run_prints_its_outcome(outcome: RunOutcome) -> None
         (["resume", "OUT"], "no run there"),
         (["report", "OUT"], "no run there"),
         (["promote", "OUT"], "no run there"),
+        (["rollback"], "name a promoted file"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
