@@ -71,7 +71,7 @@ def rollback_command(
     token: TokenOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Put the promoted version before back in its file and into --gateway; without a file, what that gateway ran before.
+    """Put the promoted version before back in its file and into --gateway; without a file, what the gateway ran before.
 
     Example: designer rollback --gateway http://127.0.0.1:9000
     """
