@@ -216,7 +216,7 @@ def _parse_params(text: str, params: str | None) -> dict[str, Param]:
 def _parse_value(text: str) -> Param:
     if text in ("true", "false", "True", "False"):
         return text in ("true", "True")
-    if re.fullmatch(r"[-+]?[0-9]+", text):
+    if re.fullmatch(r"[-+]?[0-9]{1,400}", text):
         return int(text)
     if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
         return float(text)
@@ -340,6 +340,8 @@ def _convert(key: str, value: Param, kind: type[Param], where: str) -> Param:
     """A whole number does for a float, so that ``r=1`` and ``r=1.0`` are one identity."""
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
+    if type(value) is int and abs(value) >= 2**63:
+        raise PolicyLoadError(f"{where}: parameter {key!r} is too large; an int is below 2 to the 63rd")
     if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
         wanted = "finite float" if kind is float else kind.__name__
         raise PolicyLoadError(f"{where}: parameter {key!r} must be of type {wanted}, not {value!r}")

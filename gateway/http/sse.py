@@ -98,7 +98,7 @@ class Usage(NamedTuple):
 
 
 NO_USAGE = Usage(None, None, None)
-_NUMBER = re.compile(rb'"(completion|output|prompt|input|cached|cache_read_input)_tokens"\s*:\s*(\d+)')
+_NUMBER = re.compile(rb'"(completion|output|prompt|input|cached|cache_read_input)_tokens"\s*:\s*(\d{1,12})')
 _USAGE_SPAN = 640
 """Bytes after the last ``"usage"`` in which its numbers are looked for."""
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from gateway.core.events import WorkerMetrics
 
+_MAX_DIGITS = 15
+
 
 def parse_vllm_metrics(page: bytes) -> WorkerMetrics:
     """The worker's values: counts summed over its engines, cache usage their mean; None where it says nothing."""
@@ -55,7 +57,7 @@ def _label(line: bytes, name: bytes) -> int | None:
     for before in (b"{", b","):
         _, found, rest = line.partition(before + name + b'="')
         digits = rest.partition(b'"')[0]
-        if found and digits.isdigit():
+        if found and digits.isdigit() and len(digits) <= _MAX_DIGITS:
             return int(digits)
     return None
 

@@ -40,6 +40,12 @@ def test_a_chat_is_read_in_full() -> None:
     assert (got.num_prompt_bytes, got.num_prompt_tokens) == (9, None)
 
 
+@pytest.mark.parametrize("sent", [2**64 - 1, 2**63, -(2**63)])
+def test_a_priority_fits_a_log_of_64_bit_integers(sent: int) -> None:
+    got = chat("hello", priority=sent).priority
+    assert abs(got) == 2**63 - 1 and (got < 0) == (sent > 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

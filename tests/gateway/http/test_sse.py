@@ -103,6 +103,7 @@ def test_what_tokens_are_counted_by(data: bytes, mark: bytes) -> None:
             b'data: {"usage":{"completion_tokens":1}}\n\ndata: {"usage":{"completion_tokens":2}}\n\n',
             Usage(2, None, None),
         ),
+        (b'{"usage":{"completion_tokens":99999999999999999999999999}}', Usage(999_999_999_999, None, None)),
         (b'{"usage":null}', NO_USAGE),
         (b'{"content":"\\"usage\\":{\\"completion_tokens\\":9}"}', NO_USAGE),
         (b'{"usage":{"completion_to', NO_USAGE),
