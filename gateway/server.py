@@ -70,7 +70,7 @@ class Gateway:
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
         self.runtime = Runtime(self.dispatcher, Clock())
         submit, clock = self.runtime.submit, self.runtime.clock.time
-        self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id))
+        self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id), self._pool_for)
         self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts)
         self.membership = Membership(
             submit,
@@ -91,6 +91,10 @@ class Gateway:
         self.metrics.add_collector(watchdog.collect)
         self.metrics.add_collector(self._collect_errors)
         self._started = self._draining = False
+
+    def _pool_for(self, model: str) -> str:
+        pool = self.dispatcher.pool_for(model)
+        return pool.config.name if pool else ""
 
     def not_ready(self) -> list[str]:
         """Why no new request should be sent here; empty when one may."""

@@ -101,6 +101,10 @@ class Dispatcher:
         """By name; to be read, never changed."""
         return self._pools
 
+    def pool_for(self, model: str) -> PoolState | None:
+        """The pool that takes requests for the model; whether one of its workers serves it is another question."""
+        return self._pool_by_model.get(model, self._default_pool)
+
     @property
     def num_requests(self) -> int:
         """Held or in flight."""
@@ -166,7 +170,7 @@ class Dispatcher:
     # --- requests ---
 
     def _arrived(self, event: RequestArrived, now: float) -> None:
-        pool = self._pool_by_model.get(event.model, self._default_pool)
+        pool = self.pool_for(event.model)
         if pool is None or not (pool.candidates(event.model).states or pool.serves(event.model)):
             self._out.append(Reject(event.request_id, "unknown_model"))
             return

@@ -47,10 +47,15 @@ class GatewayMetrics:
 
     Args:
         pool_of: the pool of a worker; empty when it is gone.
+        pool_for: the pool that takes requests for a model; empty when none does.
     """
 
-    def __init__(self, pool_of: Callable[[str], str] = lambda worker_id: _NO_POOL) -> None:
-        self._pool_of = pool_of
+    def __init__(
+        self,
+        pool_of: Callable[[str], str] = lambda worker_id: _NO_POOL,
+        pool_for: Callable[[str], str] = lambda model: _NO_POOL,
+    ) -> None:
+        self._pool_of, self._pool_for = pool_of, pool_for
         self._times: dict[str, _PoolTimes] = {}
         self._requests = Tally("ranvier_requests", "Requests to a model that are over.", ["pool", "code", "ending"])
         self._refused = Tally("ranvier_refused_requests", "Malformed, too large or forbidden.", ["code"])
@@ -103,7 +108,7 @@ class GatewayMetrics:
         num_prompt_tokens: int | None,
         num_output_tokens: int,
     ) -> None:
-        pool = self._pool_of(worker_id) if worker_id else _NO_POOL
+        pool = (worker_id and self._pool_of(worker_id)) or self._pool_for(model)
         self._requests.add((pool, _CODES.get(status // 100, "other"), ending))
         times = self._times.get(pool)
         if times is None:

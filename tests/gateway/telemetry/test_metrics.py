@@ -44,6 +44,14 @@ def test_a_completed_request() -> None:
     assert value(metrics, "ranvier_tokens_total", pool="p", kind="output") == 5
 
 
+def test_a_request_that_no_worker_had_counts_for_the_pool_of_its_model() -> None:
+    metrics = GatewayMetrics(lambda worker_id: "", lambda model: "q" if model == "m" else "")
+    finish(metrics, worker_id="", model="m", status=429, ending="rejected", ttft_seconds=None)
+    finish(metrics, worker_id="gone", model="m")
+    assert value(metrics, "ranvier_requests_total", pool="q", code="4xx", ending="rejected") == 1
+    assert value(metrics, "ranvier_requests_total", pool="q", code="2xx", ending="completed") == 1
+
+
 def test_a_request_that_no_worker_had() -> None:
     metrics = GatewayMetrics(lambda worker_id: "p")
     finish(metrics, worker_id="", status=503, ending="rejected", ttft_seconds=None)
