@@ -21,8 +21,8 @@ from gateway.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 def _name(value: str) -> str:
@@ -374,12 +374,19 @@ def _describe(detail: ErrorDetails, model: type[Section], tables: Mapping[str, A
     key = _dotted(detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_suggest(detail['loc'], model)}"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _FIXES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{key}: is missing; add it"
     if not key:
         return message
     return f"{key}: is {_shown(detail['loc'], tables)}; {message[0].lower() + message[1:]}"
+
+
+_FIXES = {
+    "tuple_type": 'must be a list: of tables, each under [[…]] in two brackets; of values, as in ["a", "b"]',
+    "model_type": "must be a table: [name] on a line of its own, its keys below it",
+}
+"""For faults whose own words are Python's, not TOML's."""
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

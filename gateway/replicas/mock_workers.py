@@ -73,8 +73,9 @@ async def _ready(process: asyncio.subprocess.Process) -> tuple[str, ...]:
     try:
         return tuple(orjson.loads(line)["urls"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        said = (await process.stderr.read()).decode(errors="replace")
-        raise StartError(f"the mock workers did not start: {one_line(said).removeprefix('error: ')}") from None
+        said = (await process.stderr.read()).decode(errors="replace").splitlines() or ["they said nothing"]
+        why = said[-1].rpartition("error: ")[2]  # wrong options: the usage stands before it
+        raise StartError(f"the mock workers did not start: {one_line(why)}") from None
 
 
 async def _relay(process: asyncio.subprocess.Process) -> None:

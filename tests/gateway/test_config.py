@@ -43,7 +43,7 @@ def test_without_a_file_there_is_one_pool_with_the_default_policy() -> None:
         ("[[worker]]\nurl='http://x:1'\npool='b'", "worker http://x:1: no pool is called 'b' (default)"),
         ("[[pool]]\nworkers=['http://x:1','http://x:1']", "worker 'x:1' is there twice; each must differ"),
         ("[admin]\ntoken = 5", "admin.token: is (hidden); input should be a valid string"),
-        ("[pool.replicas]", "pool: is (a table); input should be a valid tuple"),
+        ("[pool.replicas]", "pool: is (a table); must be a list: of tables, each under [[…]]"),
         ("[[pool]]\n[pool.replicas.a]\nmin=3\nmax=1", "pool[0].replicas.a: is (a table); min is 3 and max is 1"),
         ("[policy]\nkill_seconds=0.001", "policy: is (a table); kill_seconds must not be under budget_seconds"),
         ("[timeouts]\nconnect_seconds = nan", "timeouts.connect_seconds: is nan; input should be"),
