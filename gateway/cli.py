@@ -144,7 +144,8 @@ def replay_log(
     result = replayed(file)
     if as_json:
         return _print_json({"identical": True, **asdict(result)})
-    typer.echo(f"identical: {result.events} events, {result.dispatches} dispatches, {result.files} file(s)")
+    cut = "; its last line is cut off, as by a kill" if result.cut else ""
+    typer.echo(f"identical: {result.events} events, {result.dispatches} dispatches, {result.files} file(s){cut}")
     return None
 
 

@@ -244,10 +244,10 @@ class PolicyFiles:
         state.keep(version, below)
         state.last_error = None
         state.log.append({"at": _timestamp(), "ok": True, **version.describe()})
-        self._submit(PolicySetReplaced(self._clock(), state.name, version.policy_set))
         self._metrics.policy_swapped(state.name, version.origin, True)
         facts = {"pool": state.name, "generation": version.generation, "specs": version.text, "origin": version.origin}
         log.info("policy set replaced", extra=facts)
+        self._submit(PolicySetReplaced(self._clock(), state.name, version.policy_set))  # may retire it at once
 
     def _refused(self, state: PoolPolicies, text: str, origin: Origin, message: str) -> None:
         state.last_error = {"message": message, "at": _timestamp(), "specs": text}

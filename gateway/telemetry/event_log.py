@@ -89,6 +89,8 @@ class Replayed:
     events: int
     commands: int
     dispatches: int
+    cut: bool
+    """The last line has no end: the gateway was killed while it wrote, and what followed is in no log."""
 
 
 def replay_log(path: Path) -> Replayed:
@@ -99,9 +101,10 @@ def replay_log(path: Path) -> Replayed:
     """
     header = _header(path)
     parts = _parts(path, str(header["run"]))
+    records = _Records(parts)
     num_events = num_commands = num_dispatches = 0
     try:
-        for _, commands in replay(header, _records(parts), loader_of(int(header["seed"]))):
+        for _, commands in replay(header, records, loader_of(int(header["seed"]))):
             num_events += 1
             num_commands += len(commands)
             num_dispatches += sum(type(command) is Dispatch for command in commands)
@@ -109,7 +112,7 @@ def replay_log(path: Path) -> Replayed:
         raise ReplayError(f"{path}: cannot be replayed beyond event {num_events}: {error}") from None
     except DivergenceError as error:
         raise ReplayError(f"{path}: NOT identical: {error}") from None
-    return Replayed(len(parts), num_events, num_commands, num_dispatches)
+    return Replayed(len(parts), num_events, num_commands, num_dispatches, records.cut)
 
 
 def loader_of(seed: int) -> SetLoader:
@@ -152,15 +155,27 @@ def _parts(path: Path, run: str) -> list[Path]:
     return found
 
 
-def _records(parts: Sequence[Path]) -> Iterator[list[Any]]:
-    for path in parts:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if number == 1:
-                    continue  # the header
-                if not line.endswith(b"\n"):
-                    return  # the gateway was killed while it wrote
-                try:
-                    yield orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise LogFormatError(f"{path.name} line {number} is not JSON: {error}") from None
+class _Records:
+    """Those of all files of a run, one after the other."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self._parts = parts
+        self.cut = False
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for path in self._parts:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        self.cut = True
+                        return
+                    if number > 1:  # the first is the header
+                        yield _record(line, path, number)
+
+
+def _record(line: bytes, path: Path, number: int) -> list[Any]:
+    try:
+        record: list[Any] = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise LogFormatError(f"{path.name} line {number} is not JSON: {error}") from None
+    return record

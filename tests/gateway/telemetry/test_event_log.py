@@ -101,8 +101,10 @@ def test_a_marked_gap_ends_the_replay(tmp_path: Path) -> None:
 
 def test_a_line_that_was_cut_by_a_kill_is_no_fault(tmp_path: Path) -> None:
     path = run(tmp_path)
+    assert not replay_log(path).cut
     path.write_bytes(path.read_bytes()[:-10])
-    assert replay_log(path).events == 152
+    result = replay_log(path)
+    assert (result.events, result.cut) == (152, True)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}\n", b"not json\n", b"[1]\n"])
