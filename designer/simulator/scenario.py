@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from dataclasses import replace
 from importlib import resources
@@ -18,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.mockworker.profile import load_profile
 
 _SUFFIX = ".toml"
+TRACES_VARIABLE = "RANVIER_TRACES"
+"""Environment variable with the folder of downloaded traces; a trace's path may begin with it."""
+DEFAULT_TRACES = "traces"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -136,7 +140,10 @@ class TraceWorkload(_Table):
 
     kind: Literal["trace"]
     path: Annotated[str, Field(min_length=1)]
-    """Relative to the scenario file."""
+    """Relative to the scenario file, or ``$RANVIER_TRACES/…``: in the folder that this variable names, by default
+    ``traces`` in the working directory."""
+    obtain: str = ""
+    """Where the trace comes from and how to make the file; told when it is missing."""
     time_scale: Positive = 1.0
     """Multiplies arrival times: 0.5 doubles the load."""
     start_seconds: NonNegative = 0.0
@@ -147,6 +154,18 @@ class TraceWorkload(_Table):
     bytes: PromptBytes = PromptBytes()
     max_tokens: MaxTokens | None = None
     """For records that have none of their own."""
+
+    @property
+    def file(self) -> Path:
+        """The trace.
+
+        Raises:
+            ScenarioError: there is no such file; says where to get it, if the scenario does.
+        """
+        path = Path(self.path)
+        if not path.is_file():
+            raise ScenarioError(f"{path}: no such trace" + (f"; {self.obtain}" if self.obtain else ""))
+        return path
 
 
 Workload = Annotated[SyntheticWorkload | TraceWorkload, Field(discriminator="kind")]
@@ -225,7 +244,8 @@ class Scenario(_Table):
         """SHA-256 (hex) of all that can change a result: a trace counts by its bytes, a profile by its numbers."""
         content = self.model_dump(mode="json", exclude={"name", "description"})
         if isinstance(self.workload, TraceWorkload):
-            content["workload"]["path"] = hashlib.sha256(Path(self.workload.path).read_bytes()).hexdigest()
+            content["workload"].pop("obtain")
+            content["workload"]["path"] = hashlib.sha256(self.workload.file.read_bytes()).hexdigest()
         for workers in content["workers"]:
             profile = load_profile(workers["profile"])
             workers["profile"] = repr(replace(profile, name="", description="", notes=None))
@@ -266,7 +286,7 @@ def parse_scenario(table: dict[str, Any], origin: Path) -> Scenario:
 def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
     changes: dict[str, Any] = {}
     if isinstance(scenario.workload, TraceWorkload):
-        path = str((folder / scenario.workload.path).resolve())
+        path = str((folder / _with_traces_folder(scenario.workload.path)).resolve())
         changes["workload"] = scenario.workload.model_copy(update={"path": path})
     changes["workers"] = tuple(
         workers.model_copy(update={"profile": str((folder / workers.profile).resolve())})
@@ -275,6 +295,13 @@ def _with_absolute_paths(scenario: Scenario, folder: Path) -> Scenario:
         for workers in scenario.workers
     )
     return scenario.model_copy(update=changes)
+
+
+def _with_traces_folder(path: str) -> Path:
+    prefix = f"${TRACES_VARIABLE}/"
+    if not path.startswith(prefix):
+        return Path(path)
+    return Path(os.environ.get(TRACES_VARIABLE) or DEFAULT_TRACES).absolute() / path.removeprefix(prefix)
 
 
 def _is_path(text: str) -> bool:

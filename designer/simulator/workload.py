@@ -71,7 +71,7 @@ def draw_workload(scenario: Scenario, seed: int) -> RequestColumns:
     """The requests of ``scenario`` under ``seed``: the same for every policy.
 
     Raises:
-        TraceError: the trace cannot be read.
+        ScenarioError, TraceError: the trace is missing, or cannot be read.
     """
     if isinstance(scenario.workload, TraceWorkload):
         return _from_trace(scenario.workload, seed)
@@ -176,7 +176,7 @@ def _key(text: str) -> int:
 
 
 def _from_trace(spec: TraceWorkload, seed: int) -> RequestColumns:
-    trace = read_trace(spec.path)
+    trace = read_trace(spec.file)
     kept = _slice(trace, spec)
     kept = kept[draws.uniforms(seed, "keep", len(kept)) < spec.keep_fraction]
     seconds = (trace.seconds[kept] - spec.start_seconds) * spec.time_scale
