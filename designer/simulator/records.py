@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from designer.simulator.breakdown import split_times
 from designer.simulator.draws import Floats
 from designer.simulator.requests import arrival_events, engine_requests, ttft_slos
 from designer.simulator.results import OUTCOMES, RequestOutcome, SimulationResult
@@ -97,6 +98,8 @@ def make_result(
         num_dispatches=np.array([record.num_dispatches for record in records], dtype=np.int64),
         ttft_slo=np.array(slos, dtype=np.float64),
         counters=counters,
+        parts_ps=split_times(records),
+        recomputed=np.array([s.num_recomputed_tokens if s else 0 for s in stats], dtype=np.int64),
     )
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from designer.simulator.breakdown import Part
 from designer.simulator.draws import Floats, Ints
 from designer.simulator.scenario import Objective
+from gateway.mockworker.engine import PS_PER_SECOND
 
 RequestOutcome = Literal[
     "completed",
@@ -68,6 +70,10 @@ class SimulationResult:
     """NaN: no promise."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Events handled, policy calls replaced by the guard, and the like."""
+    parts_ps: Mapping[Part, Ints] = field(default_factory=dict)
+    """Picoseconds by where they went (``designer.simulator.breakdown``); together ``finished - arrival``."""
+    recomputed: Ints | None = None
+    """Tokens computed again after preemptions."""
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -96,6 +102,33 @@ class SimulationResult:
         """Seconds per token after the first, of completed requests of two tokens and more."""
         several = self.completed & (self.made > 1)
         return (self.finished - self.first_token)[several] / (self.made[several] - 1)
+
+    @property
+    def mean_itl(self) -> float | None:
+        """Mean seconds between consecutive tokens, over all gaps of completed requests; None if there is no gap."""
+        several = self.completed & (self.made > 1)
+        num_gaps = int((self.made[several] - 1).sum())
+        return float((self.finished - self.first_token)[several].sum()) / num_gaps if num_gaps else None
+
+    @property
+    def tenant_speeds(self) -> dict[str, float]:
+        """By tenant that sent anything: tokens of its full answers per second of its response times."""
+        answered = np.where(self.completed, self.made, 0)
+        tokens = np.bincount(self.tenant, weights=answered, minlength=len(self.tenants))
+        seconds = np.bincount(self.tenant, weights=self.response_times, minlength=len(self.tenants))
+        return {name: float(t / s) for name, t, s in zip(self.tenants, tokens, seconds, strict=True) if s > 0}
+
+    @property
+    def fairness(self) -> float:
+        """Jain's index of ``tenant_speeds``: 1 when all are alike, 1/n when one of n gets everything."""
+        speeds = np.array(list(self.tenant_speeds.values()))
+        squares = float((speeds**2).sum())
+        return float(speeds.sum()) ** 2 / (len(speeds) * squares) if squares else 1.0
+
+    @property
+    def mean_parts(self) -> dict[Part, float]:
+        """Mean seconds of a request by where they went; without penalties, so they add up to the mean time it took."""
+        return {part: float(times.mean()) / PS_PER_SECOND for part, times in self.parts_ps.items()}
 
     def _penalized(self, times: Floats) -> Floats:
         floor = np.maximum(self.objective.penalty_seconds, self.finished - self.arrival)
@@ -139,13 +172,18 @@ class SimulationResult:
             **_spread("response_time", self.response_times),
             **_spread("ttft", self.ttfts),
             **_spread("tpot", self.tpots),
+            "mean_itl": self.mean_itl,
             "mean_held": _mean(self.held[dispatched]),
             "held_share": _mean((self.held > 1e-9)[dispatched]),
             "preempted_share": _mean((self.preemptions > 0)[dispatched]),
             "num_preemptions": int(self.preemptions.sum()),
+            "num_recomputed_tokens": 0 if self.recomputed is None else int(self.recomputed.sum()),
             "cached_share": float(self.cached.sum() / max(1, self.prompt.sum())),
             "goodput": float(self.met_slo.sum()) / span,
             "output_tokens_per_second": float(self.made[self.completed].sum()) / span,
+            "fairness": self.fairness,
+            "worker_seconds": len(self.workers) * float(self.finished.max()),
+            "mean_parts": self.mean_parts,
             **self.counters,
         }
 
@@ -165,6 +203,7 @@ class SimulationResult:
             "cached": self.cached.tolist(),
             "preemptions": self.preemptions.tolist(),
             "num_dispatches": self.num_dispatches.tolist(),
+            **{f"{part}_seconds": (times / PS_PER_SECOND).tolist() for part, times in self.parts_ps.items()},
         }
 
     def to_json(self, *, columns: bool = False) -> bytes:

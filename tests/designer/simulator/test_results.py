@@ -81,6 +81,33 @@ def test_summary() -> None:
     assert summary["num_events"] == 9
 
 
+def test_itl_counts_gaps_not_requests() -> None:
+    made = np.array([10, 4, 0, 20])
+    assert result(made=made).mean_itl == pytest.approx((9.0 + 1.0) / (9 + 3))
+    assert result(made=np.ones(4, dtype=np.int64)).mean_itl is None
+
+
+def test_fairness_is_over_what_tenants_get_per_second_of_waiting() -> None:
+    assert result().fairness == 1.0
+    two = result(tenants=("a", "b"), tenant=np.array([0, 1, 0, 0]))
+    assert two.tenant_speeds == {"a": pytest.approx(10 / 810), "b": pytest.approx(1 / 5)}
+    a, b = 10 / 810, 1 / 5
+    assert two.fairness == pytest.approx((a + b) ** 2 / (2 * (a * a + b * b)))
+    silent = result(tenants=("a", "nobody"))
+    assert list(silent.tenant_speeds) == ["a"]
+
+
+def test_worker_seconds_and_parts() -> None:
+    parts = {"held": np.array([0, 1, 2, 0]) * 10**12, "decode": np.array([4, 0, 0, 0]) * 10**12}
+    made = result(parts_ps=parts, recomputed=np.array([30, 0, 0, 12]))
+    summary = made.summary()
+    assert summary["worker_seconds"] == 2 * 703.0
+    assert summary["mean_parts"] == {"held": 0.75, "decode": 1.0}
+    assert summary["num_recomputed_tokens"] == 42
+    assert made.columns()["decode_seconds"] == [4.0, 0.0, 0.0, 0.0]
+    assert result(counters={"worker_seconds": 5.0}).summary()["worker_seconds"] == 5.0
+
+
 def test_a_run_without_answers_has_a_summary() -> None:
     shed = np.full(4, OUTCOMES.index("shed"), dtype=np.int8)
     summary = result(outcome=shed, num_dispatches=np.zeros(4, dtype=np.int64)).summary()
