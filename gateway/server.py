@@ -202,7 +202,7 @@ class Gateway:
         return sources
 
     async def _drain(self) -> None:
-        self._draining = True
+        self._draining = self.data_plane.about_to_drain = True
         await asyncio.sleep(self.config.timeouts.lame_duck_seconds)
         grace = self.config.timeouts.drain_seconds
         log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})

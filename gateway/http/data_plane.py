@@ -60,6 +60,8 @@ class DataPlane:
         """By worker: output tokens seen from it since it was added."""
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        self.about_to_drain = False
+        """Requests are still taken, but ``/health`` says no, for load balancers to look elsewhere."""
         self.num_buffered_body_bytes = 0
         """Of request bodies held at the moment."""
         self._sweeper = Sweeper(self.clock, self.settings.sweep_seconds)
@@ -305,8 +307,8 @@ class DataPlane:
         return path in allowed or "*" in allowed
 
     def _answer_health(self, client: ClientConnection, incoming: IncomingRequest) -> None:
-        """The gateway's own: 200 while it accepts requests and has a healthy worker."""
-        if self.draining:
+        """The gateway's own: 200 while it is to be sent requests and has a healthy worker."""
+        if self.draining or self.about_to_drain:
             self._answer(client, incoming, 503, error_body(503, "The gateway is shutting down."))
         elif not self.healthy_pools():
             self._answer(client, incoming, 503, error_body(503, "There is no healthy worker at the moment."))

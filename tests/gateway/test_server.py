@@ -134,6 +134,7 @@ async def test_draining_shows_and_lets_streams_end() -> None:
         assert not shell.gateway.data_plane.draining
         ready = await shell.admin("GET", "/health/ready")
         assert (ready.status_code, ready.json()["reasons"]) == (503, ["draining"])
+        assert (await shell.data("GET", "/health")).status_code == 503
         assert (await stream).text.rstrip().endswith("[DONE]")
         await drain
 

@@ -28,6 +28,9 @@ class Shell:
         url = f"http://127.0.0.1:{self.ports.admin}{path}"
         return await self._client.request(method, url, json=body if body is not None else {}, headers=headers)
 
+    async def data(self, method: str, path: str) -> httpx.Response:
+        return await self._client.request(method, f"http://127.0.0.1:{self.ports.data}{path}")
+
     async def complete(self, **fields: Any) -> httpx.Response:
         url = f"http://127.0.0.1:{self.ports.data}/v1/completions"
         return await self._client.post(url, json={"prompt": "hello", "max_tokens": 3, **fields})
