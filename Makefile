@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup format check test demo e2e-vllm clean
+.PHONY: setup format check test demo bench e2e-vllm clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,9 @@ test: check
 
 demo: $(STAMP)
 	$(BIN)/python -m designer.demo
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench.bench $(BENCH)
 
 e2e-vllm: $(STAMP)
 	@test -n "$$RANVIER_VLLM_URL" || { echo "make e2e-vllm: set RANVIER_VLLM_URL to a running vLLM server" >&2; exit 2; }
