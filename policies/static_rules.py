@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -208,12 +208,21 @@ def _bound_or_used(node: ast.AST) -> str:
 
 def _attributes(source: Source) -> Found:
     for node in source.nodes:
-        if not isinstance(node, ast.Attribute):
-            continue
-        if node.attr.startswith("__") and node.attr.endswith("__"):
-            yield node, f".{node.attr} is refused; a policy needs none of Python's internals"
-        elif node.attr in REFUSED_ATTRIBUTES:
-            yield node, f".{node.attr} is refused: it reaches what does not show in the source; f-strings are allowed"
+        for name in _attribute_names(node):
+            if name.startswith("__") and name.endswith("__"):
+                yield node, f".{name} is refused; a policy needs none of Python's internals"
+            elif name in REFUSED_ATTRIBUTES:
+                yield node, f".{name} is refused: it reaches what does not show in the source; f-strings are allowed"
+
+
+def _attribute_names(node: ast.AST) -> Sequence[str]:
+    """As in ``value.name``, and in the pattern ``Kind(name=…)``, which reads it as well."""
+    match node:
+        case ast.Attribute(attr=name):
+            return (name,)
+        case ast.MatchClass(kwd_attrs=names):
+            return names
+    return ()
 
 
 def _calls(source: Source) -> Found:

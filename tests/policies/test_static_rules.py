@@ -84,6 +84,8 @@ VIOLATORS = {
         "'{0.a}'.format(1)",
         "x = f.gi_frame",
         "class A: pass\nA.mro()",
+        "match 1:\n    case Worker(__class__=kind): pass",
+        "match 1:\n    case Worker(worker_id=Worker(gi_frame=frame)): pass",
     ],
     "call": [
         "type('A', (), {})",
