@@ -7,8 +7,11 @@ depends on anything but scenario, policies and seed.
 
 from __future__ import annotations
 
+import gc
 import heapq
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,8 @@ from gateway.core.pool import PoolConfig
 from gateway.mockworker.engine import PS_PER_SECOND, RequestStats, TokenRun
 
 POOL = "default"
+_NOT_COMING = 1 << 100
+"""Later than anything."""
 _LONGEST_DAYS = 7
 """A run that has not ended so long after its last arrival, and after what was held, never will."""
 Sink = Callable[[Event, Sequence[Command]], None]
@@ -67,9 +72,21 @@ def simulate(
     columns = draw_workload(scenario, seed) if workload is None else workload
     if not len(columns):
         raise ScenarioError(f"scenario {scenario.name}, seed {seed}: no request arrives; make it longer")
-    world = World(scenario, columns, make_policy_set(policies, seed), sink, plans)
-    world.run()
+    with _rare_collections():
+        world = World(scenario, columns, make_policy_set(policies, seed), sink, plans)
+        world.run()
     return world.result(seed)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """A run makes many objects and no cycles: looking for those often is a tenth of its time."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _TokensSeen(Mapping[str, int]):
@@ -114,9 +131,10 @@ class World:
         """Aborts on their way to a worker."""
         waiting = scenario.queue.max_seconds + _LONGEST_DAYS * 86_400
         self._horizon_ps = self._records[-1].arrival_ps + _ps(waiting)
+        self._next_arrival = self._records[0].arrival_ps
         self._now = 0
         self._queue: list[tuple[int, int, _Handler, Any]] = []
-        self._num_scheduled = 0
+        self._next_number = itertools.count().__next__
         self._ticking = False
         self._num_events = 0
         self._num_retired = 0
@@ -142,24 +160,27 @@ class World:
             InvariantViolation: see ``simulate``.
         """
         self._join_workers()
+        self._at(self._horizon_ps, self._give_up, None)
         queue, pop = self._queue, heapq.heappop
         records = iter(self._records)
         coming = next(records, None)
         while self._num_open or self._num_aborting:
-            if coming is not None and (not queue or coming.arrival_ps <= queue[0][0]):
-                self._now = coming.arrival_ps
-                self._arrive(self._now, coming)
+            if coming is not None and self._next_arrival <= queue[0][0]:
+                self._now = now = self._next_arrival
+                self._arrive(now, coming)
                 coming = next(records, None)
+                self._next_arrival = _NOT_COMING if coming is None else coming.arrival_ps
                 continue
-            require(bool(queue), f"{self._num_open} requests are open and nothing is left to happen")
             now, _, handler, argument = pop(queue)
             self._now = now
             handler(now, argument)
         self._drain_engines()
 
+    def _give_up(self, now: int, _: None) -> None:
+        require(False, f"{self._num_open} requests open {_LONGEST_DAYS} days after the last came")
+
     def _at(self, time: int, handler: _Handler, argument: Any) -> None:
-        self._num_scheduled += 1
-        heapq.heappush(self._queue, (time, self._num_scheduled, handler, argument))
+        heapq.heappush(self._queue, (time, self._next_number(), handler, argument))
 
     def _hear(self, now: int, event: Event) -> None:
         self._num_events += 1
@@ -264,10 +285,21 @@ class World:
             self._at(time, self._wake, worker)
 
     def _wake(self, now: int, worker: SimulatedWorker) -> None:
-        if worker.wake == now:
-            worker.wake = NEVER
+        """Advance the engine, and go straight on to its next event for as long as nothing else comes before it."""
+        if worker.wake != now:
+            return
+        queue, engine = self._queue, worker.engine
+        while True:
             self._advance(now, worker)
-            self._look_again(worker)
+            time = engine.next_event_time()
+            if time is None:
+                worker.wake = NEVER
+                return
+            if time >= self._next_arrival or time >= queue[0][0]:
+                worker.wake = time
+                self._at(time, self._wake, worker)
+                return
+            self._now = now = time
 
     def _advance(self, now: int, worker: SimulatedWorker) -> None:
         for run in worker.advance(now):
@@ -306,7 +338,6 @@ class World:
         self._hear(now, event)
 
     def _scrape(self, now: int, worker: SimulatedWorker) -> None:
-        require(now <= self._horizon_ps, f"{self._num_open} requests open {_LONGEST_DAYS} days after the last came")
         self._advance(now, worker)
         self._at(now + self._scrape_delay_ps, self._scraped, (worker, worker.metrics(), now))
         self._at(now + self._scrape_ps, self._scrape, worker)

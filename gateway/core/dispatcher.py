@@ -154,7 +154,9 @@ class Dispatcher:
         self._pass_time(now)
         handler(event, now)
         while self._to_offer:
-            self._offer(self._to_offer.pop(), now)
+            pool = self._to_offer.pop()
+            if pool.queue.num_requests:
+                self._offer(pool, now)
             if not self._to_offer:
                 self._pass_time(now)
         return out
