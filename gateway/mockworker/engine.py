@@ -3,7 +3,7 @@
 The one rule: what happens depends on the requests, their times and the configuration alone, never on how often
 the engine is asked. Time is in integer picoseconds, so that two ways of computing a run agree to the last bit.
 
-Semantics (vLLM V1; checked step by step against the scheduler of 0.32, async scheduling excepted):
+Semantics (vLLM V1; checked step by step against the scheduler of 0.32):
 
 - A step has ``max_num_batched_tokens``. Running requests are served first, in the order of their admission, each
   taking its remaining tokens, at most ``long_prefill_token_threshold`` (ignored while it is the only request).
@@ -15,16 +15,17 @@ Semantics (vLLM V1; checked step by step against the scheduler of 0.32, async sc
 - Prefix cache: whole blocks, at most ``num_tokens - 1`` tokens of a request; a block is hashed when the step that
   fills it is scheduled, generated tokens included; blocks are freed tail first, unhashed ones reused first, hashed
   ones least recently used first.
-- Async scheduling: the next step is decided when the current one starts, so an arrival joins one step later, and
-  the seat and blocks of a request that ended are free one step later.
+- Async scheduling: the next step is decided when the current one starts, so an arrival joins one step later, the
+  seat and blocks of a request that ended are free one step later (it may even be preempted for them), and a block is
+  hashed one step later if a generated token fills it.
 
 A request becomes visible to the scheduler ``host_request_ps`` after ``add`` and joins the first step that starts
 strictly later. An idle engine starts a step at once, with the first request to become visible.
 
 On purpose different: two requests of equal priority and arrival are told apart by id when a victim is sought, or
-they would preempt each other for ever; under async scheduling a request that ended is never a victim (its blocks are
-given back before anyone is preempted), and one whose length is known runs no step too many; a cancelled request
-leaves at the end of the current step. Not modelled: speculative decoding, LoRA, multimodal and structured input, KV
+they would preempt each other for ever; under async scheduling a cancelled request takes no part in the next step,
+though vLLM has scheduled that already; with a batch policy, what ended gives back its blocks before anyone is
+preempted. Not modelled: speculative decoding, LoRA, multimodal and structured input, KV
 transfer, sliding-window and hybrid caches; the blocks of generated tokens are found again by their own request only.
 
 It skips events: between two changes of the batch every step costs the same but for contexts that grow by one token a
@@ -78,7 +79,6 @@ class Engine(Scheduler):
     """
 
     __slots__ = (
-        "_async",
         "_cancelled",
         "_costs",
         "_end",
@@ -121,7 +121,6 @@ class Engine(Scheduler):
             profile.host_step_ps,
             profile.host_sequence_ps,
         )
-        self._async = config.async_scheduling
         self._limit = config.max_request_tokens
 
         self._now = 0
@@ -406,7 +405,7 @@ class Engine(Scheduler):
         elif ids:
             self._runs.append(TokenRun(start, end, num_steps, ids, (), ()))
         if gone:
-            self._end_requests(sorted([*gone, *finished], key=_by_order))
+            self._end_requests([*sorted(gone, key=_by_order), *finished])
         elif self._async:
             if finished or self._ended:
                 self._end_requests(finished)
@@ -426,6 +425,7 @@ class Engine(Scheduler):
                 self._stop_decoding(request)
                 if request in self._starved:
                     self._starved.remove(request)
+                    request.starved_at = self._count
                 else:
                     request.computed += 1
                     self._num_made -= 1
@@ -504,11 +504,10 @@ class Engine(Scheduler):
         self._start = start
         num_preemptions = self.num_preemptions
         while not self._schedule(start):
-            if self._release_ended():
-                self._arrive(start)
-            elif self.num_preemptions == num_preemptions:
+            if not self._release_ended() and self.num_preemptions == num_preemptions:
                 self._num_steps = 0
                 return
+            self._arrive(start)
             num_preemptions = self.num_preemptions
         self._set_step_time()
         self._end = start + self._step_ps

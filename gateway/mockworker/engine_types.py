@@ -54,7 +54,8 @@ class EngineConfig:
 
     @property
     def watermark_blocks(self) -> int:
-        return int(self.watermark * self.num_gpu_blocks)
+        """vLLM takes the fraction of all its blocks, the null block included."""
+        return int(self.watermark * (self.num_gpu_blocks + 1))
 
 
 @dataclass(slots=True)

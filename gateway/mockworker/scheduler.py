@@ -69,6 +69,7 @@ class LiveRequest:
         "segments",
         "sequence",
         "spec",
+        "starved_at",
         "state",
         "target",
         "visible",
@@ -104,6 +105,8 @@ class LiveRequest:
         """Blocks, from the first, that are under those keys."""
         self.num_held = 0
         """Blocks in ``held``."""
+        self.starved_at = -1
+        """While it decodes: the engine's count of steps after the last one that had no token for it."""
         self.first_scheduled = -1
         self.first_token = -1
         self.num_cached = 0
@@ -124,6 +127,7 @@ class Scheduler:
     """
 
     __slots__ = (
+        "_async",
         "_block_size",
         "_cache",
         "_caching",
@@ -172,6 +176,7 @@ class Scheduler:
         self.num_computed_prompt_tokens = 0
         """Prefilled by completed steps, recomputation included."""
         self._policy = batch_policy
+        self._async = config.async_scheduling
         self._fcfs = batch_policy is None and config.scheduling_policy == "fcfs"
         self._block_size = config.block_size
         self._most_tokens = config.max_num_batched_tokens
@@ -426,7 +431,7 @@ class Scheduler:
                 continue
             blocks = -(-(computed + share) // size) - -(-computed // size)
             while blocks > self._cache.num_free and request.state != WAITING:
-                if self._release_ended():
+                if self._policy is not None and self._release_ended():
                     order = list(self._running)
                     index = order.index(request) + 1
                     continue
@@ -475,16 +480,22 @@ class Scheduler:
     def _preempt(self, victim: LiveRequest, share: int, now: int) -> None:
         """``share``: its tokens in the step being composed, whose blocks it has already."""
         self.num_preemptions += 1
+        if victim.state == ENDED:
+            self._ended.remove(victim)
+            self._release([victim], self._num_known(victim, victim.computed, 0))
+            return
         num_tokens = self._num_tokens(victim)
-        computed = victim.computed
+        computed = known = victim.computed
         if victim.state == DECODING:
             computed = num_tokens - 1
+            known = self._num_known(victim, computed, share)
             self._stop_decoding(victim)
         else:
+            known += share
             self._prefilling.remove(victim)
         victim.state = WAITING
         del self._running[victim]
-        self._give_back(victim, computed + share, comes_back=True)
+        self._give_back(victim, computed + share, known, comes_back=True)
         losses = victim.losses
         if losses is None:
             losses = victim.losses = Losses()
@@ -496,6 +507,17 @@ class Scheduler:
         victim.target = num_tokens
         victim.computed = 0
         self._wait(victim, front=True)
+
+    def _num_known(self, request: LiveRequest, computed: int, share: int) -> int:
+        """Tokens of one that decodes, or has just ended, whose blocks are hashed by now if they are full.
+
+        Async scheduling decides a step before it has the token of the one before, and can hash no block with it.
+        """
+        if not self._async or request in self._starved:
+            return computed + share
+        if request.starved_at == self._count - 1:
+            return computed
+        return max(request.target, computed + share - 1)
 
     # -- what steps change ----------------------------------------------------------------------------------------
 
@@ -539,6 +561,7 @@ class Scheduler:
     def _wait_a_step(self, request: LiveRequest) -> None:
         """The others made a token, a starved one did not."""
         size, offset = self._block_size, request.offset
+        request.starved_at = self._count
         self._need[(1 - offset) % size] -= 1
         self._need[(2 - offset) % size] += 1
         request.offset = offset - 1
@@ -546,14 +569,14 @@ class Scheduler:
         self._not_end(request)
         self._end_at(request, request.end_count + 1)
 
-    def _give_back(self, request: LiveRequest, computed: int, comes_back: bool = False) -> None:
-        """Its blocks, tail first."""
-        full, rest = divmod(computed, self._block_size)
-        cache = self._cache
+    def _give_back(self, request: LiveRequest, computed: int, known: int, comes_back: bool = False) -> None:
+        """Its blocks, tail first; those that ``known`` tokens fill are hashed."""
+        size, cache = self._block_size, self._cache
+        full = known // size
+        unhashed = -(-computed // size) - full
         if not self._caching:
-            cache.free_unhashed(full + (rest > 0))
+            cache.free_unhashed(full + unhashed)
             return
-        unhashed = 1 if rest else 0
         if comes_back:
             cache.free_unhashed(unhashed)
             cache.free_own((request.sequence,), request.num_held, full)
@@ -567,7 +590,7 @@ class Scheduler:
         """Ended requests give back seat and blocks: at once, or with async scheduling one step later."""
         if self._ended:
             self._release_ended()
-        if self.config.async_scheduling:
+        if self._async:
             self._ended = ended
         else:
             self._release(ended)
@@ -578,11 +601,11 @@ class Scheduler:
             self._release(ended)
         return bool(ended)
 
-    def _release(self, ended: list[LiveRequest]) -> None:
+    def _release(self, ended: list[LiveRequest], known: int = _UNBOUNDED) -> None:
         running = self._running
         for request in ended:
             del running[request]
-            self._give_back(request, request.computed)
+            self._give_back(request, request.computed, min(request.computed, known))
         self._membership_changed = True
 
     # -- blocks of steps composed alike ---------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class _Request:
         "limit",
         "num_cached",
         "num_hashed",
+        "num_known",
         "num_preemptions",
         "num_tokens",
         "preempted_at",
@@ -136,6 +137,8 @@ class _Request:
         self.computed = 0
         self.blocks: list[_Block] = []
         self.num_hashed = 0
+        self.num_known = self.prompt
+        """Tokens of which the scheduler knows the value: with async scheduling not the last step's."""
         self.cancelled = False
         self.first_scheduled = -1
         self.first_token = -1
@@ -185,12 +188,14 @@ class _Request:
         self.leave()
         self.blocks = []
         self.computed = self.num_hashed = 0
+        self.num_known = self.num_tokens
         self.num_preemptions += 1
         if self.preempted_at < 0:
             self.preempted_at = now
 
     def make_token(self, now: int) -> None:
         self.num_tokens += 1
+        self.num_known = self.num_tokens
         if self.first_token < 0:
             self.first_token = now
         if self.preempted_at >= 0:
@@ -437,8 +442,9 @@ class ReferenceEngine:
         """
         step = self._schedule(start)
         while not step.scheduled and (step.num_preempted or self._ended):
-            if self._release_ended():
-                self._arrive(start)
+            self._learn_tokens()
+            self._release_ended()
+            self._arrive(start)
             step = self._schedule(start)
         self._step, self._idle_since = None, start
         if step.scheduled:
@@ -460,11 +466,13 @@ class ReferenceEngine:
         made = [r for r in step.scheduled if r.computed == r.num_tokens and not r.cancelled]
         first = [r for r in made if r.first_token < 0]
         self.num_computed_prompt_tokens += sum(n for r, n in step.scheduled.items() if r.computed - n < r.target)
+        self._learn_tokens()
         for request in made:
             request.make_token(step.end)
+            request.num_known -= self.config.async_scheduling
         finished = [r for r in made if r.num_tokens >= r.limit]
         self._report(step, made, first, finished)
-        self._end([r for r in self._running if r.cancelled or r in finished])
+        self._end([*(r for r in self._running if r.cancelled), *(r for r in self._running if r in finished)])
         self._arrive(step.start if self.config.async_scheduling else step.end)
         self._begin(step.end)
 
@@ -489,6 +497,7 @@ class ReferenceEngine:
         ended, self._ended = self._ended, []
         for request in ended:
             self._running.remove(request)
+            self._hash_full_blocks(request, request.computed)
             self._pool.release(request.blocks)
         self._membership_changed |= bool(ended)
         return bool(ended)
@@ -535,7 +544,7 @@ class ReferenceEngine:
         """Preempt until ``request`` has its blocks, or is itself preempted."""
         needed = self._num_blocks(request.computed + count) - len(request.blocks)
         while needed > self._pool.num_free and request in self._running:
-            if not self._release_ended():
+            if self._policy is None or not self._release_ended():
                 victim = self._victim()
                 step.withdraw(victim)
                 step.num_preempted += 1
@@ -555,8 +564,12 @@ class ReferenceEngine:
         self.num_preemptions += 1
         self._running.remove(victim)
         self._pool.release(victim.blocks)
-        victim.preempt(now)
-        self._wait(victim, front=True)
+        if victim in self._ended:
+            self._ended.remove(victim)
+            self._membership_changed = True
+        else:
+            victim.preempt(now)
+            self._wait(victim, front=True)
 
     def _schedule_waiting(self, step: _Step) -> None:
         while self._waiting and step.tokens_left and len(self._running) < self.config.max_num_seqs:
@@ -596,11 +609,21 @@ class ReferenceEngine:
     def _allocate(self, request: _Request, count: int) -> None:
         computed = request.computed + count
         request.blocks += self._pool.take(self._num_blocks(computed) - len(request.blocks))
+        self._hash_full_blocks(request, min(computed, request.num_known))
+
+    def _hash_full_blocks(self, request: _Request, computed: int) -> None:
         full, known = computed // self.config.block_size, request.num_hashed
         if full > known:
             for index, key in enumerate(request.block_keys(full, self.config.block_size, known), known):
                 self._pool.hash_block(request.blocks[index], key)
             request.num_hashed = full
+
+    def _learn_tokens(self) -> None:
+        """Async scheduling: the tokens of the step before the last have come, and fill blocks that can be hashed."""
+        for request in self._running:
+            if request.num_known < request.num_tokens:
+                request.num_known = request.num_tokens
+                self._hash_full_blocks(request, min(request.computed, request.num_tokens - 1))
 
     def _num_blocks(self, tokens: int) -> int:
         return -(-tokens // self.config.block_size)

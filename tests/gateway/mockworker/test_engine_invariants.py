@@ -72,7 +72,8 @@ def test_statistics_agree_with_the_runs(case: Case) -> None:
         assert (s.preempted_ps > 0) == (s.num_preemptions > 0)
         assert s.num_recomputed_tokens == 0 or s.num_preemptions
     if not case.cancelled:
-        assert sum(s.num_preemptions for s in stats) == engine.num_preemptions
+        of_ended = engine.num_preemptions - sum(s.num_preemptions for s in stats)
+        assert of_ended == 0 or (case.config.async_scheduling and of_ended > 0)
         assert engine.num_prefix_hits <= engine.num_prefix_queries
 
 
