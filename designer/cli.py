@@ -5,10 +5,13 @@ from __future__ import annotations
 import typer
 
 from designer.commands.evaluate import evaluate_command
+from designer.commands.fidelity import fidelity_command
 from designer.commands.promotion import promote_command, report_command, rollback_command
 from designer.commands.search import resume_command, run_command
 from designer.evaluate import EvaluationError
+from designer.fidelity import FidelityError
 from designer.ledger import LedgerError
+from designer.processes import ProcessError
 from designer.promote import PromotionError
 from designer.sandbox import SandboxError
 from designer.search import SearchError
@@ -19,8 +22,8 @@ from gateway.mockworker.profile import ProfileError
 from policies.loader import PolicyLoadError
 
 INPUT_ERRORS = (
-    *(EvaluationError, GatewayError, LedgerError, PolicyLoadError, ProfileError, PromotionError),
-    *(SandboxError, ScenarioError, SearchError, TraceError),
+    *(EvaluationError, FidelityError, GatewayError, LedgerError, PolicyLoadError, ProfileError, PromotionError),
+    *(ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -35,6 +38,7 @@ app.command("resume")(resume_command)
 app.command("report")(report_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
+app.command("fidelity")(fidelity_command)
 
 
 @app.callback()

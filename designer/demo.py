@@ -7,17 +7,13 @@ and the load generator kept its schedule.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ from rich.table import Table
 
 from designer.demo_page import write_page
 from designer.export import write_trace
+from designer.processes import ProcessError, RunningGateway, finish, running_gateway, start
 from designer.simulator.results import SimulationResult
 from designer.simulator.scenario import load_scenario
 from designer.simulator.world import simulate
@@ -38,7 +35,6 @@ REPLAY_SEED = 4242
 """Of the replayed trace; the search draws others."""
 SWAP_SECONDS = 8.0
 """Slice of the trace that is running while the winner is swapped in."""
-START_SECONDS = 30.0
 
 
 class DemoError(Exception):
@@ -55,12 +51,6 @@ class Measured:
     @property
     def mean(self) -> float:
         return sum(self.response_times.values()) / len(self.response_times)
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    url: str
-    admin_url: str
 
 
 class Demo:
@@ -92,32 +82,21 @@ class Demo:
         predicted = {name: simulate(self.scenario, name, REPLAY_SEED) for name in (BASELINE, str(winner))}
         self._tell(before, after, predicted[BASELINE], predicted[str(winner)], winner)
 
-    @contextlib.contextmanager
-    def _gateway(self) -> Iterator[Gateway]:
-        port, admin_port = _free_port(), _free_port()
-        gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
+    def _gateway(self) -> AbstractContextManager[RunningGateway]:
         profile = self.scenario.workers[0].profile
-        arguments = ["--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port)]
-        arguments += ["--mock", str(NUM_WORKERS), "--mock-profile", profile, "--policy", BASELINE]
+        arguments = ["--mock", str(NUM_WORKERS), "--mock-profile", profile, "--policy", BASELINE]
         arguments += [f"--mock-arg=--records={self.folder / 'workers.jsonl'}"]
         arguments += ["--event-log", str(self.folder / "events")]
-        log = self.folder / "gateway.log"
-        with log.open("wb") as out:
-            process = _start("gateway.cli", "serve", *arguments, stdout=out)
-        try:
-            _wait_until_ready(gateway, process, log)
-            yield gateway
-        finally:
-            _stop(process)
+        return running_gateway(arguments, self.folder / "gateway.log")
 
-    def _replay(self, gateway: Gateway, trace: Path, name: str) -> Measured:
-        process = _start("loadgen.cli", *self._replay_arguments(gateway, trace, name), stdout=subprocess.PIPE)
+    def _replay(self, gateway: RunningGateway, trace: Path, name: str) -> Measured:
+        process = start("loadgen.cli", *self._replay_arguments(gateway, trace, name), stdout=subprocess.PIPE)
         replay = self._measured(process, name)
         if not replay.report["valid"]:
             raise DemoError(f"the replay {name} is not valid: {replay.report['verdict']}")
         return replay
 
-    def _replay_arguments(self, gateway: Gateway, trace: Path, name: str) -> list[str]:
+    def _replay_arguments(self, gateway: RunningGateway, trace: Path, name: str) -> list[str]:
         records = self.folder / f"{name}.records.jsonl"
         return ["replay", str(trace), "--url", gateway.url, "--records", str(records), "--json"]
 
@@ -136,29 +115,29 @@ class Demo:
 
     def _search(self) -> Path:
         run = self.folder / "search"
-        process = _start(
+        process = start(
             *("designer.cli", "run", "--scenario", SCENARIO, "--proposer", "evolve", "--budget", str(self.budget)),
             *("--seed", "1", "--jobs", "2", "--out", str(run), "--json"),
             *("--validation-seeds", "8", "--sealed-seeds", "16", "--finalists", "3"),
             *("--no-control", "--baseline", f"{BASELINE}+fcfs"),
             stdout=subprocess.PIPE,
         )
-        outcome = json.loads(_finish(process, "the search"))
+        outcome = json.loads(finish(process, "the search"))
         if outcome["verdict"] != "better":
             raise DemoError(f"the search did not find a better policy: {outcome['summary']}")
         self.say(outcome["summary"])
         return next(run.glob(f"designed-{outcome['winner'][:12]}*.py"))
 
-    def _swap_under_load(self, gateway: Gateway, trace: Path) -> Measured:
+    def _swap_under_load(self, gateway: RunningGateway, trace: Path) -> Measured:
         """Every request must be answered; nothing is timed, as the designer takes the load generator's core."""
         arguments = [*self._replay_arguments(gateway, trace, "during"), "--limit-seconds", str(SWAP_SECONDS)]
-        load = _start("loadgen.cli", *arguments, stdout=subprocess.PIPE)
+        load = start("loadgen.cli", *arguments, stdout=subprocess.PIPE)
         time.sleep(SWAP_SECONDS / 2)
-        promote = _start(
+        promote = start(
             *("designer.cli", "promote", str(self.folder / "search"), "--gateway", gateway.admin_url),
             stdout=subprocess.PIPE,
         )
-        _finish(promote, "the promotion")
+        finish(promote, "the promotion")
         return self._measured(load, "during")
 
     def _tell(
@@ -193,43 +172,6 @@ def _p99(values: Any) -> float:
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))])
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def _start(module: str, *arguments: str, stdout: Any) -> subprocess.Popen[bytes]:
-    """A command of ours, as ``python -m`` so that it is this environment's."""
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=stdout)
-
-
-def _finish(process: subprocess.Popen[bytes], what: str) -> bytes:
-    output, _ = process.communicate()
-    if process.returncode:
-        raise DemoError(f"{what} ended with status {process.returncode}")
-    return output
-
-
-def _wait_until_ready(gateway: Gateway, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        ready = f"{gateway.admin_url}/health/ready"
-        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(ready, timeout=1):  # noqa: S310
-            return
-        time.sleep(0.1)
-    raise DemoError(f"the gateway did not become ready; see {log}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m designer.demo [FOLDER]``; the budget is ``RANVIER_DEMO_BUDGET`` simulations."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -238,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=False)
     try:
         Demo(folder.resolve(), int(os.environ.get("RANVIER_DEMO_BUDGET", "120")), console).run()
-    except DemoError as error:
+    except (DemoError, ProcessError) as error:
         console.print(f"demo: {error}", style="red")
         return 1
     return 0

@@ -93,7 +93,7 @@ class Row:
 
 
 class Traces:
-    """The scenarios with their traces, or with look-alikes in ``folder``."""
+    """The scenarios with their traces, or with look-alikes in ``folder``; whole traces, and nothing held times out."""
 
     def __init__(self, folder: Path, num_requests: int | None = None) -> None:
         self._folder = folder
@@ -111,7 +111,9 @@ class Traces:
             write_trace(path, islice(synthesize(LOOK_ALIKES[name]), self._num_requests))
             spec = spec.model_copy(update={"path": str(path)})
             self.drawn.append(name)
-        return scenario.model_copy(update={"workload": spec.model_copy(update={"keep_fraction": 1.0})})
+        patient = scenario.queue.model_copy(update={"max_seconds": 1e6, "max_requests": 1_000_000})
+        spec = spec.model_copy(update={"keep_fraction": 1.0})
+        return scenario.model_copy(update={"workload": spec, "queue": patient})
 
     @cache  # noqa: B019 - one object, for the length of the program
     def requests(self, name: str, time_scale: float | None = None, output_scale: int = 1) -> RequestColumns:
@@ -177,9 +179,9 @@ def _engine_cases(traces: Traces) -> Iterable[Case]:
     azure, requests = traces.scenario("azure-conv"), traces.requests
     some = first(requests("azure-conv"), SLICE)
     long = requests("azure-conv", output_scale=8)
-    yield Case("engine, step by step (a slice)", lambda: engine_alone(azure, some, ReferenceEngine))
-    slice_name = "engine, step by step (a slice)"
-    yield Case("engine (the same slice)", lambda: engine_alone(azure, some, quiet_engine), slice_name)
+    yield Case("engine, step by step", lambda: engine_alone(azure, some, ReferenceEngine))
+    slice_name = "engine, step by step"
+    yield Case("engine, same slice", lambda: engine_alone(azure, some, quiet_engine), slice_name)
     yield Case("engine", lambda: engine_alone(azure, requests("azure-conv"), quiet_engine), slice_name, 60_000)
     yield Case("engine, outputs x 8", lambda: engine_alone(azure, long, quiet_engine), "engine")
 
@@ -256,15 +258,16 @@ def table(rows: Sequence[Row], drawn: Sequence[str]) -> Table:
     if drawn:
         title += f" (drawn look-alikes, not the traces: {', '.join(drawn)})"
     made = Table(title=title)
-    for name in ("case", "requests", "CPU s", "requests / CPU s", "slowest … fastest", "ratio", "to", "target"):
-        made.add_column(name, justify="left" if name in ("case", "to") else "right")
+    for name in ("case", "requests", "CPU s", "per CPU s", "slowest", "fastest", "ratio", "to", "target"):
+        made.add_column(name, justify="left" if name in ("case", "to") else "right", no_wrap=True)
     for row in rows:
         made.add_row(
             row.case,
             f"{row.num_requests:,}",
             f"{row.cpu_seconds:.2f}",
             f"{row.rate:,.0f}",
-            f"{row.slowest:,.0f} … {row.fastest:,.0f}",
+            f"{row.slowest:,.0f}",
+            f"{row.fastest:,.0f}",
             "" if row.ratio is None else f"{row.ratio:.2f}",
             "" if row.ratio is None else row.baseline,
             "" if row.target is None else f"{row.target:,.0f} {'met' if row.rate >= row.target else 'missed'}",
@@ -290,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = {**machine, "look_alikes": traces.drawn, "rows": [asdict(row) for row in rows]}
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        Console().print(table(rows, traces.drawn))
+        Console(width=None if sys.stdout.isatty() else 132).print(table(rows, traces.drawn))
     return 0
 
 
