@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gateway.api_keys import load_keys
 from gateway.config import Config, PoolSection
 from gateway.core.dispatcher import Dispatcher
 from gateway.discovery.file import read_workers
@@ -18,6 +19,7 @@ async def check_all(config: Config) -> dict[str, Any]:
     """What would run. ConfigError or PolicyRefusedError says what is wrong first."""
     admin_token(config)
     check_pools(config)
+    load_keys(config.api_keys, config.path)
     num_workers = len(config.workers)
     if config.discovery.file:
         names = [pool.name for pool in config.pool]

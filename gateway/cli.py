@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ _PLAIN: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "ric
 app = typer.Typer(help="An inference gateway for vLLM whose policies are hot-swapped code.", **_PLAIN)
 policy_app = typer.Typer(help="Look at and change the policies of a running gateway.", **_PLAIN)
 app.add_typer(policy_app, name="policy")
+key_app = typer.Typer(help="API keys of the data port.", **_PLAIN)
+app.add_typer(key_app, name="key")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A TOML file; see docs/configuration.md.")]
 WorkerOption = Annotated[
@@ -112,6 +115,25 @@ def check(
         slots = ", ".join(f"{slot}: {p['policy']} {p['hash'][:12]}" for slot, p in pool["slots"].items())
         typer.echo(f"pool {pool['pool']}: {slots or 'built-in'}")
     typer.echo(f"ok: {len(report['pools'])} pool(s), {report['workers']} worker(s)")
+    return None
+
+
+@key_app.command("new", epilog="Example: gateway key new --tenant search --model meta-llama/Llama-3.1-8B-Instruct")
+def key_new(
+    tenant: Annotated[str, typer.Option(help="Whose requests they are.")],
+    name: Annotated[str | None, typer.Option(help="To tell keys apart.  [default: the tenant and a number]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="It may use; may be repeated.  [default: all]")] = None,
+    priority: Annotated[int, typer.Option(help="Of its requests, higher first.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an API key. It is shown this once; the entry for the keys file holds only its hash."""
+    from gateway.api_keys import entry, new_key
+
+    key = new_key()
+    text = entry(name or f"{tenant}-{secrets.token_hex(3)}", key, tenant, tuple(model or ()), priority)
+    if as_json:
+        return _print_json({"key": key, "entry": text})
+    typer.echo(f"key, for its user, not shown again:\n{key}\n\nentry, for the file that api_keys.file names:\n{text}")
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,6 +46,14 @@ def worker_url(value: str) -> str:
     if parts.username or parts.query or parts.fragment:
         raise ValueError("must have neither user nor query; http://10.0.0.7:8000 or http://10.0.0.7:8000/base")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _set_variable(value: str) -> str:
+    """The name of a variable of the environment that a header can be made of."""
+    key = os.environ.get(value, "")
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("must name an environment variable that is set to an API key")
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -105,6 +114,21 @@ class LimitsSection(Section):
     """Dispatches of one request."""
     administrative_paths: tuple[str, ...] = ()
     """Worker paths that change a worker, which clients of the data port may use all the same; ``*``: all."""
+
+
+class ApiKeysSection(Section):
+    """Who may use the data port. Off unless one of the two is given."""
+
+    file: str | None = None
+    env: str | None = None
+    """An environment variable that holds the text of such a file."""
+    forward_authorization: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> ApiKeysSection:
+        if self.file is not None and self.env is not None:
+            raise ValueError("file and env are both given; keep one")
+        return self
 
 
 class TimeoutsSection(Section):
@@ -184,6 +208,12 @@ class WorkerSection(Section):
     kv_capacity_tokens: Count | None = None
     block_size: Positive | None = None
     max_num_seqs: Positive | None = None
+    api_key_env: Annotated[str, AfterValidator(_set_variable)] | None = None
+    """The variable that holds the worker's own key (vLLM's ``--api-key``)."""
+
+    @property
+    def api_key(self) -> str | None:
+        return os.environ[self.api_key_env] if self.api_key_env else None
 
     @property
     def worker_id(self) -> str:
@@ -279,6 +309,7 @@ class Config(Section):
 
     server: ServerSection = ServerSection()
     admin: AdminSection = AdminSection()
+    api_keys: ApiKeysSection = ApiKeysSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
     queue: QueueSection = QueueSection()
@@ -400,7 +431,7 @@ def _shown(loc: tuple[int | str, ...], tables: Mapping[str, Any]) -> str:
             value = value[part]
         except (KeyError, IndexError, TypeError):
             break  # a step that pydantic takes and the file has not
-    return "(a table)" if isinstance(value, dict) else "(hidden)" if loc[-1] == "token" else repr(value)
+    return "(a table)" if isinstance(value, dict) else "(hidden)" if loc[-1] in ("token", "hash") else repr(value)
 
 
 def _suggest(loc: tuple[int | str, ...], model: type[Section]) -> str:

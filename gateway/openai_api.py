@@ -141,7 +141,7 @@ def _read(value: dict[str, Any]) -> ApiRequest:
     request.stream = bool(get("stream"))
     request.max_tokens = _max_tokens(value)
     if type(priority := get("priority")) is int:
-        request.priority = max(-_MOST, min(_MOST, -priority))
+        request.priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, -priority))
     if session := get("session_id") or get("user"):
         request.session_id = _text(session)
     if salt := get("cache_salt"):
@@ -154,7 +154,7 @@ def _read(value: dict[str, Any]) -> ApiRequest:
     return request
 
 
-_MOST = 2**63 - 1
+MAX_PRIORITY = 2**63 - 1
 """What a 64-bit integer holds; JSON's go further."""
 
 

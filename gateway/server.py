@@ -22,15 +22,16 @@ from prometheus_client.core import Metric
 
 from gateway.admin.app import ControlPlane, make_app
 from gateway.admin.view import PoolsView
+from gateway.api_keys import load_keys
 from gateway.check import check_pools
 from gateway.config import Config, WorkerSection
 from gateway.core.commands import Cancel, Dispatch, PolicySetRetired, Reject, SetReplicas
 from gateway.core.dispatcher import Dispatcher
 from gateway.discovery.file import FileWorkers
 from gateway.discovery.membership import Membership
-from gateway.discovery.source import WorkerSource
+from gateway.discovery.source import WorkerSource, file_versions
 from gateway.discovery.static import StaticWorkers
-from gateway.errors import GatewayError, PolicyRefusedError, StartError
+from gateway.errors import ConfigError, GatewayError, PolicyRefusedError, StartError
 from gateway.http.data_plane import DataPlane
 from gateway.policy_files import PolicyFiles
 from gateway.replicas.mock_workers import mock_workers
@@ -72,6 +73,8 @@ class Gateway:
         submit, clock = self.runtime.submit, self.runtime.clock.time
         self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id), self._pool_for)
         self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts)
+        self._api_keys = config.api_keys
+        self.data_plane.api_keys = load_keys(self._api_keys, config.path)
         self.membership = Membership(
             submit,
             clock,
@@ -133,6 +136,23 @@ class Gateway:
             self._started = True
             yield Ports(data_port, admin_port)
 
+    def reload_keys(self) -> None:
+        """Reads the API keys again. Where that fails, those that were known stay."""
+        if self.data_plane.api_keys is None:
+            return
+        try:
+            self.data_plane.api_keys = load_keys(self._api_keys, self.config.path)
+        except ConfigError as error:
+            log.error("API keys not reloaded; those known before stay", extra={"error": str(error)})
+        else:
+            log.info("API keys loaded", extra={"keys": len(self.data_plane.api_keys or ())})
+
+    async def _follow_keys(self) -> None:
+        file = self._api_keys.file
+        if file is not None:
+            async for _ in file_versions(self.config.path(file)):
+                self.reload_keys()
+
     async def reload_policies(self, config: Config) -> None:
         """Loads each pool's policies where ``config`` names others; a refusal is logged and the rest goes on."""
         before = {pool.name: pool.policies for pool in self.config.pool}
@@ -186,6 +206,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources(mocks)]
             tasks.append(group.create_task(self.policies.follow_files()))
+            tasks.append(group.create_task(self._follow_keys()))
             tasks.append(group.create_task(measure_lag(self.metrics.loop_lag.observe)))
             try:
                 yield
@@ -304,4 +325,5 @@ async def _reload_on(hang_up: asyncio.Event, gateway: Gateway, reread: Callable[
         ignored = sorted(set(changed) - kept)
         if ignored:
             log.warning("changed, and in force only after a restart", extra={"tables": ",".join(ignored)})
+        gateway.reload_keys()
         await gateway.reload_policies(config)

@@ -17,6 +17,7 @@ def http_settings(config: Config) -> HttpSettings:
         max_connections=limits.max_connections,
         passthrough_attempts=limits.max_attempts,
         administrative_paths=frozenset(limits.administrative_paths),
+        forward_authorization=config.api_keys.forward_authorization,
         header_timeout_seconds=timeouts.header_seconds,
         body_timeout_seconds=timeouts.body_seconds,
         idle_timeout_seconds=timeouts.idle_seconds,

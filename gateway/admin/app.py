@@ -112,6 +112,8 @@ class _Api:
 
     async def add_worker(self, request: web.Request) -> web.Response:
         body = await body_of(request)
+        if "api_key_env" in body:
+            raise RequestError(400, "api_key_env: is for files alone: it would send a secret of the gateway anywhere")
         names = [pool.name for pool in self._plane.config.pool]
         worker = placed("request", validated(WorkerSection, body, "request"), names)
         self._plane.membership.add(worker)

@@ -25,7 +25,7 @@ _DRAIN_POLL_SECONDS = 0.05
 class WorkerTable(Protocol):
     """The data plane's side of a worker: it is added before it joins and removed after it left."""
 
-    def add_worker(self, worker_id: str, url: str) -> None: ...
+    def add_worker(self, worker_id: str, url: str, api_key: str | None = None) -> None: ...
     def remove_worker(self, worker_id: str) -> None: ...
 
 
@@ -141,7 +141,7 @@ class Membership:
     def _join(self, worker: WorkerSection, source: str) -> None:
         assert self._watcher is not None  # noqa: S101 attach() comes before the first source
         self.members[worker.worker_id] = Member(worker, source)
-        self._table.add_worker(worker.worker_id, worker.url)
+        self._table.add_worker(worker.worker_id, worker.url, worker.api_key)
         self._watcher.watch(worker)
 
     def _begin_removal(self, member: Member) -> asyncio.Task[None]:

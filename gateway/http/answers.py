@@ -18,10 +18,11 @@ LAST_CHUNK = b"0\r\n\r\n"
 class RefusedError(Exception):
     """What the client sent is not going to be answered by any worker."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, body: bytes = b"", headers: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.body = body or error_body(status, message)
+        self.headers = headers
 
 
 def _phrase(status: int) -> str:
@@ -31,10 +32,12 @@ def _phrase(status: int) -> str:
         return "Unknown"
 
 
-def error_body(status: int, message: str, param: str | None = None) -> bytes:
-    """``{"error": {...}}`` with vLLM's type for the status where it has one."""
-    kind = _TYPES.get(status) or _phrase(status)
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": status}})
+def error_body(
+    status: int, message: str, param: str | None = None, *, code: str | None = None, kind: str | None = None
+) -> bytes:
+    """``{"error": {...}}`` with vLLM's type and code for the status, unless others are given."""
+    kind = kind or _TYPES.get(status) or _phrase(status)
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code or status}})
 
 
 def answer(status: int, body: bytes, *, headers: bytes = b"", close: bool = False, head_only: bool = False) -> bytes:

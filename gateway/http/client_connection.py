@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from gateway.http.answers import CONTINUE, RefusedError, answer, error_body
-from gateway.http.incoming import NOTES, IncomingRequest
+from gateway.http.access import authorise
+from gateway.http.answers import CONTINUE, RefusedError, answer
+from gateway.http.incoming import METHODS, NOTES, IncomingRequest
 
 if TYPE_CHECKING:
     from gateway.http.data_plane import DataPlane
@@ -192,18 +193,31 @@ class ClientConnection(asyncio.Protocol):
         parser, settings = self._parser, self._plane.settings
         self._in_body = True
         incoming.method = parser.get_method()
+        if incoming.method not in METHODS:
+            raise RefusedError(
+                501, "The method is none of those spoken here (GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS)."
+            )
         version = parser.get_http_version()
         incoming.http10 = version == "1.0"
         incoming.keep_alive = parser.should_keep_alive()
         incoming.path = incoming.target.partition(b"?")[0]
         if not incoming.path.startswith(b"/"):
             self._take_path(incoming)
+        if b"#" in incoming.target:
+            raise RefusedError(400, "The request target has a fragment.")  # which a worker would cut off
+        if incoming.http10:
+            if incoming.transfer_encoding:  # RFC 9112, 6.1: its framing is faulty, whatever the body looks like
+                raise RefusedError(400, "HTTP/1.0 has no Transfer-Encoding.")
+        elif not incoming.has_host:
+            raise RefusedError(400, "The request has no Host.")
         if incoming.named_by_connection:
             incoming.drop_named_headers()
         if self._unaccounted + self._read_bytes > settings.max_header_bytes:
             self._check_head(incoming)
         if len(incoming.headers) > settings.max_headers:
             raise RefusedError(431, "There are too many headers.")
+        if self._plane.api_keys is not None:
+            authorise(self._plane.api_keys, incoming, forward=settings.forward_authorization)
         if incoming.content_length > settings.max_body_bytes:
             raise RefusedError(413, _TOO_LARGE % settings.max_body_bytes)
         if version not in ("1.1", "1.0"):
@@ -218,8 +232,6 @@ class ClientConnection(asyncio.Protocol):
 
     def _take_path(self, incoming: IncomingRequest) -> None:
         """From an absolute URL, as a client of a forward proxy sends it, or from ``*``."""
-        if incoming.method == b"CONNECT":
-            raise RefusedError(501, "This gateway is not a forward proxy.")
         scheme, _, rest = incoming.target.partition(b"://")
         if scheme.lower() in (b"http", b"https"):
             at = rest.find(b"/")
@@ -353,8 +365,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self._plane.metrics.request_refused(refused.status)
-        body = error_body(refused.status, refused.message)
-        self.write(answer(refused.status, body, close=True))
+        self.write(answer(refused.status, refused.body, headers=refused.headers, close=True))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._lingering_since = self._plane.clock.now

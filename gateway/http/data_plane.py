@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import MutableMapping
 from itertools import count
+from typing import TYPE_CHECKING
 
 from gateway.core.commands import Cancel, Dispatch, Reject
 from gateway.core.events import RequestArrived
@@ -26,6 +27,7 @@ from gateway.http.worker_pool import WorkerPool
 from gateway.openai_api import (
     ADMINISTRATIVE_PATHS,
     CHUNK_BYTES,
+    MAX_PRIORITY,
     MODEL_PATHS,
     ApiRequest,
     BadRequestError,
@@ -35,6 +37,9 @@ from gateway.openai_api import (
     read_form,
 )
 from gateway.runtime import Runtime
+
+if TYPE_CHECKING:
+    from gateway.api_keys import ApiKeys
 
 
 class DataPlane:
@@ -62,6 +67,8 @@ class DataPlane:
         self.draining = False
         self.about_to_drain = False
         """Requests are still taken, but ``/health`` says no, for load balancers to look elsewhere."""
+        self.api_keys: ApiKeys | None = None
+        """Replaced whole, for the requests that come after; None: anybody may ask anything."""
         self.num_buffered_body_bytes = 0
         """Of request bodies held at the moment."""
         self._sweeper = Sweeper(self.clock, self.settings.sweep_seconds)
@@ -91,11 +98,12 @@ class DataPlane:
         """By worker: connections open, and of these idle."""
         return {name: (pool.num_connections, pool.num_idle_connections) for name, pool in self._pools.items()}
 
-    def add_worker(self, worker_id: str, url: str) -> None:
-        """Must come before the ``WorkerJoined`` event. ``ValueError`` if the URL is none, or the id is taken."""
+    def add_worker(self, worker_id: str, url: str, api_key: str | None = None) -> None:
+        """Must come before the ``WorkerJoined`` event. ``api_key`` replaces what clients send it as authorization.
+        ``ValueError`` if the URL is none, or the id is taken."""
         if worker_id in self._pools:
             raise ValueError(f"worker {worker_id} is there already")
-        self._pools[worker_id] = WorkerPool(worker_id, url, self.settings, self._sweeper, self.clock)
+        self._pools[worker_id] = WorkerPool(worker_id, url, self.settings, self._sweeper, self.clock, api_key)
         self.output_tokens[worker_id] = 0
 
     def remove_worker(self, worker_id: str) -> None:
@@ -242,9 +250,18 @@ class DataPlane:
         except BadRequestError as error:
             self._refuse(client, incoming, 400, error.message, error.param)
             return
+        key = incoming.key
+        if key is None:
+            tenant = incoming.tenant.decode("latin-1") or "default"
+        elif key.may_use(api.model):
+            tenant = key.tenant
+            api.priority = max(-MAX_PRIORITY, key.priority + min(0, api.priority))
+        else:
+            message = f"The model `{api.model}` does not exist or this API key may not use it."
+            self._refuse(client, incoming, 404, message, "model")
+            return
         request_id = self._request_id(incoming)
         now = self.clock.time()
-        tenant = incoming.tenant.decode("latin-1") or "default"
         exchange = ModelExchange(self, client, incoming, request_id, api.model, tenant, now)
         self._exchanges[request_id] = exchange
         client.begin(exchange)

@@ -77,7 +77,7 @@ class Exchange:
     def _start(self, connection: WorkerConnection) -> None:
         self.connection = connection
         incoming, pool = self.incoming, connection.pool
-        head = incoming.worker_head(pool.host_header, pool.base_path, self.request_id_bytes)
+        head = incoming.worker_head(pool.host_header, pool.base_path, self.request_id_bytes, pool.authorization)
         connection.start(self, head, incoming.body)
 
     def drop_attempt(self) -> None:

@@ -7,6 +7,15 @@ length of a mock worker, which no policy may see and which therefore is only eve
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.http.answers import RefusedError
+
+if TYPE_CHECKING:
+    from gateway.api_keys import ApiKey
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""Spoken here. The parser knows more: CONNECT, WebDAV's, even those of RTSP."""
 
 Note = Callable[["IncomingRequest", bytes, bytes], None]
 
@@ -16,14 +25,17 @@ class IncomingRequest:
 
     __slots__ = (
         "accept_encoding",
+        "authorization",
         "body",
         "content_length",
         "content_type",
         "deadline_ms",
         "expect",
+        "has_host",
         "headers",
         "http10",
         "keep_alive",
+        "key",
         "method",
         "named_by_connection",
         "num_buffered_bytes",
@@ -35,6 +47,7 @@ class IncomingRequest:
         "transfer_encoding",
         "ttft_slo_ms",
         "upgrade",
+        "x_api_key",
     )
 
     def __init__(self) -> None:
@@ -48,6 +61,7 @@ class IncomingRequest:
         self.num_buffered_bytes = 0
         """Of the body, as counted in ``DataPlane.num_buffered_body_bytes``."""
         self.http10 = False
+        self.has_host = False
         self.keep_alive = True
         self.content_length = 0
         self.transfer_encoding = b""
@@ -61,6 +75,10 @@ class IncomingRequest:
         self.tenant = b""
         self.ttft_slo_ms = b""
         self.deadline_ms = b""
+        self.authorization = b""
+        self.x_api_key = b""
+        self.key: ApiKey | None = None
+        """The API key it bears; None where keys are off."""
 
     @property
     def is_head(self) -> bool:
@@ -71,20 +89,24 @@ class IncomingRequest:
         names = tuple(name.strip().lower() + b":" for name in self.named_by_connection.split(b",") if name.strip())
         self.headers = [line for line in self.headers if not line.lower().startswith(names)]
 
-    def worker_head(self, host: bytes, base_path: bytes, request_id: bytes) -> bytes:
-        """The head of the request to a worker."""
+    def worker_head(self, host: bytes, base_path: bytes, request_id: bytes, authorization: bytes = b"") -> bytes:
+        """The head of the request to a worker. ``authorization``: a header line that replaces the client's own."""
         return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n%b\r\n" % (
             self.method,
             base_path,
             self.target,
             host,
-            b"".join(self.headers),
+            b"".join(self.headers) if not authorization else self._headers_with(authorization),
             request_id,
             b"content-length: %d\r\n" % len(self.body) if self.body or self.method not in _WITHOUT_BODY else b"",
         )
 
+    def _headers_with(self, authorization: bytes) -> bytes:
+        lines = [line for line in self.headers if not line.lower().startswith(b"authorization:")]
+        return b"".join(lines) + authorization
 
-_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"))
+
+_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
 def _drop(request: IncomingRequest, name: bytes, value: bytes) -> None:
@@ -104,6 +126,20 @@ def _content_length(request: IncomingRequest, name: bytes, value: bytes) -> None
     request.content_length = int(value)
 
 
+def _host(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    if request.has_host:
+        raise RefusedError(400, "The request has more than one Host.")
+    request.has_host = True
+
+
+def _transfer_encoding(request: IncomingRequest, name: bytes, value: bytes) -> None:
+    """Only ``chunked`` and only once: what else the parser lets pass (``gzip, chunked``, an empty element before it,
+    anything beside an offer to upgrade), a proxy before this one may have read in another way."""
+    if request.transfer_encoding or value.strip().lower() != b"chunked":
+        raise RefusedError(400, "The only Transfer-Encoding understood is chunked.")
+    request.transfer_encoding = value
+
+
 def _connection(request: IncomingRequest, name: bytes, value: bytes) -> None:
     if value.lower() not in (b"close", b"keep-alive"):
         request.named_by_connection += value + b","
@@ -114,7 +150,7 @@ def _own(request: IncomingRequest, name: bytes, value: bytes) -> None:
 
 
 NOTES: dict[bytes, Note] = {
-    b"host": _drop,
+    b"host": _host,
     b"connection": _connection,
     b"keep-alive": _drop,
     b"proxy-connection": _drop,
@@ -122,13 +158,15 @@ NOTES: dict[bytes, Note] = {
     b"proxy-authorization": _drop,
     b"te": _drop,
     b"trailer": _drop,
-    b"transfer-encoding": _noted("transfer_encoding"),
+    b"transfer-encoding": _transfer_encoding,
     b"upgrade": _noted("upgrade"),
     b"http2-settings": _drop,
     b"content-length": _content_length,
     b"content-type": _noted("content_type", forward=True),
     b"accept-encoding": _noted("accept_encoding"),
     b"expect": _noted("expect"),
+    b"authorization": _noted("authorization", forward=True),
+    b"x-api-key": _noted("x_api_key", forward=True),
     b"x-request-id": _noted("request_id"),
     b"x-session-id": _noted("session_id", forward=True),
     b"x-ranvier-tenant": _noted("tenant"),

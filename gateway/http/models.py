@@ -39,7 +39,9 @@ class ModelLists:
         self._refreshing.add_done_callback(lambda _: self._finish(exchange))
 
     def _finish(self, exchange: ModelsExchange) -> None:
-        exchange.answer(200, json_body({"object": "list", "data": self.merged()}))
+        key = exchange.incoming.key
+        models = [model for model in self.merged() if key is None or key.may_use(model["id"])]
+        exchange.answer(200, json_body({"object": "list", "data": models}))
 
     def merged(self) -> list[Model]:
         """In the order of the workers; of models with the same id, the first."""
@@ -114,7 +116,7 @@ class Fetch:
 
     def _head(self, pool: WorkerPool) -> bytes:
         keys = [line for line in self._incoming.headers if line.lower().startswith(b"authorization:")]
-        return b"host: %b\r\n%b" % (pool.host_header, b"".join(keys))
+        return b"host: %b\r\n%b" % (pool.host_header, pool.authorization or b"".join(keys))
 
     def head(self, connection: WorkerConnection, data: bytes) -> None:
         self._body = data

@@ -58,6 +58,8 @@ class HttpSettings:
     administrative_paths: frozenset[str] = frozenset()
     """Of the worker paths that change its state (``/sleep``, ``/v1/load_lora_adapter`` …), those that clients of the
     data port may use; ``*`` is all of them."""
+    forward_authorization: bool = False
+    """With API keys: the client's own is passed on to workers. Without, whatever it sends always is."""
     reuse_port: bool = False
     """SO_REUSEPORT: several processes, or the next one while this one drains, on the same port."""
     backlog: int = 4_096

@@ -28,7 +28,15 @@ class Connecting:
 class WorkerPool:
     """``url`` is ``http://host[:port][/base]`` or https; ``ValueError`` names what is wrong with it."""
 
-    def __init__(self, worker_id: str, url: str, settings: HttpSettings, sweeper: Sweeper, clock: Clock) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        url: str,
+        settings: HttpSettings,
+        sweeper: Sweeper,
+        clock: Clock,
+        api_key: str | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"worker {worker_id}: {url!r} is no http://host:port URL")
@@ -40,6 +48,8 @@ class WorkerPool:
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii", "replace")
         self.base_path = parts.path.rstrip("/").encode("ascii", "replace")
+        self.authorization = b"authorization: Bearer %b\r\n" % api_key.encode("ascii") if api_key else b""
+        """A header line, empty: the client's own is passed on."""
         self.removed = False
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._sweeper = sweeper

@@ -198,8 +198,10 @@ class Scraper:
 
     async def _get(self, sight: Sight, path: str, seconds: float) -> _Page | None:
         """None when there was no whole answer in time; ``last_error`` then says why."""
+        key = sight.worker.api_key
+        headers = {"authorization": f"Bearer {key}"} if key else None
         try:
-            async with asyncio.timeout(seconds), self._session.get(sight.worker.url + path) as answer:
+            async with asyncio.timeout(seconds), self._session.get(sight.worker.url + path, headers=headers) as answer:
                 return _Page(answer.status, await answer.read())
         except TimeoutError:
             sight.last_error = f"no answer to {path} within {seconds:g} s"

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
+from gateway.api_keys import digest, load_keys
 from gateway.cli import main
+from gateway.config import ApiKeysSection
 from tests.support.processes import RunningGateway, free_port, running_gateway
 
 
@@ -186,3 +188,13 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_new_key_is_shown_once_with_its_entry(run: Run, tmp_path: Path) -> None:
+    done = run("key", "new", "--tenant", "acme", "--model", "m", "--json")
+    made = json.loads(done.stdout)
+    (tmp_path / "keys.toml").write_text(made["entry"])
+    keys = load_keys(ApiKeysSection(file="keys.toml"), tmp_path.joinpath)
+    assert keys is not None
+    assert keys[digest(made["key"].encode())].tenant == "acme"
+    assert run("key", "new", "--tenant", "a b").returncode == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.api_keys import entry
 from gateway.config import load_config
 from gateway.errors import ConfigError, PolicyRefusedError, StartError
 from gateway.telemetry.event_log import replay_log
@@ -157,3 +158,41 @@ async def test_every_metric_is_documented(tmp_path: Path) -> None:
         names = {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
     assert len(names) > 20
     assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+async def test_api_keys_follow_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(entry("one", "key-one", "acme"))
+    async with FakeVllm(auto()) as worker:
+        tables = {"worker": [{"url": worker.url}], "api_keys": {"file": str(file)}}
+        async with running_shell(tables) as shell:
+
+            async def status(key: str) -> int:
+                url = f"http://127.0.0.1:{shell.ports.data}/v1/completions"
+                headers = {"authorization": f"Bearer {key}"}
+                return (await shell._client.post(url, json={"prompt": "x"}, headers=headers)).status_code
+
+            assert (await status("key-one"), await status("key-two")) == (200, 401)
+            before = shell.gateway.data_plane.api_keys
+            file.write_text(entry("two", "key-two", "acme"))
+            await shell.until(lambda: shell.gateway.data_plane.api_keys is not before)
+            assert (await status("key-one"), await status("key-two")) == (401, 200)
+            file.write_text("broken = ")
+            shell.gateway.reload_keys()
+            assert await status("key-two") == 200
+
+
+async def test_it_does_not_start_open_when_its_keys_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        async with running_shell({"api_keys": {"file": str(tmp_path / "none.toml")}}, num_ready=0):
+            raise AssertionError("it started")
+
+
+async def test_a_workers_own_key_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS_KEY", "w-key")
+    async with FakeVllm(auto()) as worker:
+        async with running_shell({"worker": [{"url": worker.url, "api_key_env": "WORKERS_KEY"}]}) as shell:
+            assert (await shell.complete()).status_code == 200
+            leak = {"url": "http://127.0.0.1:9", "api_key_env": "WORKERS_KEY"}
+            assert (await shell.admin("POST", "/admin/workers", leak)).status_code == 400
+        assert {r.headers.get("authorization") for r in worker.requests} == {"Bearer w-key"}

@@ -97,8 +97,8 @@ class RunningPlane:
 
     # --- for tests
 
-    def add(self, worker: FakeVllm, worker_id: str) -> None:
-        self.data_plane.add_worker(worker_id, worker.url)
+    def add(self, worker: FakeVllm, worker_id: str, api_key: str | None = None) -> None:
+        self.data_plane.add_worker(worker_id, worker.url, api_key)
         self.runtime.submit(WorkerJoined(self.runtime.clock.time(), worker_id, "pool"))
 
     def seen(self, kind: type[Any]) -> list[Any]:

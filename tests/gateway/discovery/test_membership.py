@@ -36,7 +36,7 @@ class Parts:
         )
         self.membership.attach(self)
 
-    def add_worker(self, worker_id: str, url: str) -> None:
+    def add_worker(self, worker_id: str, url: str, api_key: str | None = None) -> None:
         self.table[worker_id] = url
 
     def remove_worker(self, worker_id: str) -> None:
