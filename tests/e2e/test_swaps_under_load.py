@@ -1,6 +1,6 @@
 """Policies are swapped while requests run: none is lost, doubled or left hanging, whatever is loaded.
 
-``RANVIER_SWAP_REQUESTS`` sets how many requests run (default 300; the figures in docs/operations.md are of 2,000).
+``RANVIER_SWAP_REQUESTS`` sets how many requests run (default 300).
 """
 
 from __future__ import annotations
