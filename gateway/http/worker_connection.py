@@ -183,6 +183,8 @@ class WorkerConnection(asyncio.Protocol):
         self.has_answered = True
         try:
             self._feed(data)
+            if self.head_complete and not self._head_passed:
+                data = self._take_head(data)
         except _PARSER_ERRORS:
             self.fail("garbled")
             return
@@ -191,10 +193,9 @@ class WorkerConnection(asyncio.Protocol):
             return
         if self._bodies is None:
             self._passing = True
-            self.exchange.head(self, self._take_head(data))
+            self.exchange.head(self, data)
         elif not self._head_passed:
             self._head_passed = True
-            self._take_head(data)
             self.exchange.head(self, self._take_bodies())
         elif data := self._take_bodies():
             self.receive(data)
@@ -208,12 +209,15 @@ class WorkerConnection(asyncio.Protocol):
 
     def _take_head(self, data: bytes) -> bytes:
         """Reads the lines of the head that ``data`` completes; returns what comes after it. The parser has accepted it,
-        so its lines are well formed and it ends in an empty CR LF line."""
+        so its lines are well formed and it ends in an empty CR LF line; but it also lets pass empty lines before the
+        head, NUL in the reason, and codings that cannot be passed on: _FaultyHeadError."""
         whole = self._before_head + data if self._before_head else data
         start, end = 0, whole.find(b"\r\n\r\n")
         for _ in range(self._num_interim):
             start, end = end + 4, whole.find(b"\r\n\r\n", end + 4)
         status_line, *lines = whole[start:end].split(b"\r\n")
+        if status_line[9:12] != b"%d" % self.status or status_line[:7] != b"HTTP/1." or b"\0" in status_line:
+            raise _FaultyHeadError
         self.reason = status_line[13:]
         kept = [line for line in lines if self._keeps(line)]
         kept.append(b"")
@@ -287,7 +291,11 @@ class WorkerConnection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive()
 
 
-_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+class _FaultyHeadError(Exception):
+    """A head whose answer a client could take for another one."""
+
+
+_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade, _FaultyHeadError)
 
 
 class _ExcessError(Exception):
@@ -323,6 +331,8 @@ def _content_length(connection: WorkerConnection, value: bytes) -> bool:
 
 
 def _transfer_encoding(connection: WorkerConnection, value: bytes) -> bool:
+    if connection.framing != "close" or value.strip().lower() != b"chunked":
+        raise _FaultyHeadError
     connection.framing = "chunked"
     return False
 
