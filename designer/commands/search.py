@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 
 
 def run_command(
-    out: Annotated[Path, typer.Option(help="A new folder for the run.")],
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
     proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSERS)}.")] = "evolve",
     budget: Annotated[int, typer.Option(min=1, help="Simulations (one policy, one seed) of the search.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the search and its train seeds.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the run; runs/SCENARIO-PROPOSER-TIME.")] = None,
     jobs: JobsOption = 2,
     control: Annotated[bool, typer.Option(help="Also spend the same budget on random candidates.")] = True,
     baseline: Annotated[
@@ -63,7 +64,10 @@ def run_command(
         protocol=Protocol(train_seeds, validation_seeds, finalists, sealed_seeds, margin=margin, max_looks=looks),
         deadline_seconds=deadline,
     )
-    with new_ledger(out, load_scenario(scenario), settings) as ledger:
+    loaded = load_scenario(scenario)
+    folder = out or Path("runs") / f"{loaded.name}-{proposer}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with new_ledger(folder, loaded, settings) as ledger:
+        typer.echo(f"run: {folder}", err=True)
         _go(ledger, jobs, json)
 
 
