@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from designer.calibrate import CalibrationError
+from designer.commands.calibrate import calibrate_command
 from designer.commands.evaluate import evaluate_command
 from designer.commands.fidelity import fidelity_command
+from designer.commands.grid import grid_command
 from designer.commands.promotion import promote_command, report_command, rollback_command
 from designer.commands.search import resume_command, run_command
 from designer.evaluate import EvaluationError
@@ -17,13 +20,23 @@ from designer.sandbox import SandboxError
 from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
 from designer.simulator.trace import TraceError
+from designer.worker_probe import ProbeError
 from gateway.errors import GatewayError
 from gateway.mockworker.profile import ProfileError
 from policies.loader import PolicyLoadError
 
 INPUT_ERRORS = (
-    *(EvaluationError, FidelityError, GatewayError, LedgerError, PolicyLoadError, ProfileError, PromotionError),
-    *(ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
+    *(
+        CalibrationError,
+        EvaluationError,
+        FidelityError,
+        GatewayError,
+        LedgerError,
+        PolicyLoadError,
+        ProfileError,
+        PromotionError,
+    ),
+    *(ProbeError, ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -33,12 +46,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("evaluate")(evaluate_command)
+app.command("grid")(grid_command)
 app.command("run")(run_command)
 app.command("resume")(resume_command)
 app.command("report")(report_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.command("fidelity")(fidelity_command)
+app.command("calibrate")(calibrate_command)
 
 
 @app.callback()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from designer.commands.progress import progress
 from designer.evaluate import BASELINES, COMPARATOR, EvaluationError, Scorecard, evaluate
 from designer.scorecard import to_json, to_markdown
 from designer.simulator.scenario import load_scenario
@@ -38,7 +37,7 @@ def evaluate_command(
         raise EvaluationError("name a policy, or leave out --no-baselines")
     loaded = load_scenario(scenario)
     total = seeds * len({*names, comparator})
-    with _progress(total) as on_done:
+    with progress(total) as on_done:
         span = range(first_seed, first_seed + seeds)
         card = evaluate(names, loaded, span, comparator=comparator, jobs=jobs, on_done=on_done)
     _write(card, json, report)
@@ -54,18 +53,3 @@ def _write(card: Scorecard, json: bool, report: Path | None) -> None:
     if sys.stderr.isatty():
         rate = card.num_requests / max(card.cpu_seconds, 1e-9)
         typer.echo(f"{card.num_requests:,} requests simulated, {rate:,.0f} per CPU second", err=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("simulating", total=total)
-        yield lambda: progress.advance(task)
