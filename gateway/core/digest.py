@@ -46,7 +46,14 @@ def _pool(pool: PoolState) -> object:
 
 
 def _held(request: RequestState) -> object:
-    return (request.request_id, request.key, request.limit, request.tried, request.num_attempts)
+    return (
+        request.request_id,
+        request.key,
+        request.limit,
+        request.tried,
+        request.num_attempts,
+        request.num_turned_away,
+    )
 
 
 def _in_flight(request: RequestState) -> object:
@@ -56,7 +63,15 @@ def _in_flight(request: RequestState) -> object:
 
 def _worker(state: WorkerState) -> object:
     return (
-        (state.worker_id, state.healthy, state.draining, state.resting, state.rest_until, state.num_failures_in_row),
+        (
+            state.worker_id,
+            state.healthy,
+            state.draining,
+            state.resting,
+            state.rest_until,
+            state.room,
+            state.num_failures_in_row,
+        ),
         (state.num_inflight_requests, state.prompt_tokens, state.prefill_tokens, state.expected_tokens),
         (state.output_seen, state.output_base, state.last_dispatch),
         (state.scraped_at, state.scraped_kv_usage, state.scraped_inflight_tokens, len(state.changes)),

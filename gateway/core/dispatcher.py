@@ -253,6 +253,7 @@ class Dispatcher:
         request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
         request.tenant.charge(request.charged)
         state.dispatched(request, now, self.num_dispatches)
+        pool.worker_took(state, now)
         pool.in_flight[request.request_id] = request
         if request.prefix_keys:
             pool.prefix_index.add(state.worker_id, request.prefix_keys, state.kv_capacity_tokens)
@@ -270,6 +271,7 @@ class Dispatcher:
         request.step("first_token")
         request.first_token_time = now
         state.first_token(request)
+        pool.worker_has_room(state)
         state.latency.ttft.add(now - request.dispatch_time)
         pool.estimates.latency.ttft.add(now - request.dispatch_time)
         if pool.guard.policy_set.observers:
@@ -285,6 +287,7 @@ class Dispatcher:
         if event.outcome == "completed":
             pool.learn(request, state, event, now)
             pool.worker_answered(state)
+            pool.worker_has_room(state)
         elif event.outcome == "failed":
             pool.worker_failed(state, now)
         else:
@@ -292,7 +295,11 @@ class Dispatcher:
         ending: _Ending = "completed" if event.outcome == "completed" else "failed"
         self._release(request, state, ending, event.num_output_tokens, now)
         if event.retriable and ending == "failed":
-            self._retry(pool, request, state.worker_id, now)
+            if event.outcome == "rejected":
+                request.num_turned_away += 1
+            else:
+                request.failed_at(state.worker_id)
+            self._retry(pool, request, now)
         else:
             self._finish(request)
         self._to_offer.append(pool)
@@ -309,9 +316,9 @@ class Dispatcher:
         if pool.guard.policy_set.observers:
             self._decisions.observe(pool, Finished(now, request.request_id, state.worker_id, ending, num_output_tokens))
 
-    def _retry(self, pool: PoolState, request: RequestState, worker_id: str, now: float) -> None:
-        request.failed_at(worker_id)
-        if request.num_attempts >= pool.config.max_attempts:
+    def _retry(self, pool: PoolState, request: RequestState, now: float) -> None:
+        config = pool.config
+        if request.num_attempts >= config.max_attempts or request.num_turned_away >= config.max_turned_away:
             self._refuse(request, "attempts", pool.retry_after(now))
             return
         if request.is_late(now):
@@ -329,6 +336,7 @@ class Dispatcher:
             self._take(request, now)
         else:
             self._out.append(Cancel(request.request_id, request.worker.worker_id))
+            request.pool.worker_has_room(request.worker)
             self._release(request, request.worker, "cancelled", event.num_output_tokens, now)
         self._finish(request)
         self._to_offer.append(request.pool)

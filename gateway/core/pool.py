@@ -38,7 +38,9 @@ class PoolConfig:
     max_queue_seconds: float = 60.0
     """The longest a request is held, all its stays together."""
     max_attempts: int = 3
-    """Dispatches of one request; at least 1."""
+    """Failed dispatches of one request; at least 1."""
+    max_turned_away: int = 30
+    """Dispatches of one request that ended in back-pressure: one that is always turned away is not worth more."""
     prior_output_tokens: float = 256.0
     prior_tokens_per_byte: float = 0.25
     replicas: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class PoolConfig:
     prefix_index_chunks: int = 200_000
     """Chunks the prefix index remembers, over all workers; 0 turns it off."""
     back_pressure_seconds: float = 1.0
-    """So long a worker is left alone that turned a request away as full (429 or 503)."""
+    """So long a worker is left alone that turned a request away as full (429 or 503), but for a sign of room."""
     rest_after_failures: int = 3
     """Failed dispatches in a row after which a worker is left alone while another serves the model ..."""
     max_rest_seconds: float = 30.0
@@ -202,8 +204,24 @@ class PoolState:
             self._rest(state, "failures", now + min(self.config.max_rest_seconds, float(2 ** min(excess, 30))))
 
     def worker_full(self, state: WorkerState, now: float) -> None:
-        """It turned a request away for being full."""
+        """It turned a request away for being full: from here on it is given one for each sign of room, or a rest."""
+        state.room = 0
         self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
+
+    def worker_took(self, state: WorkerState, now: float) -> None:
+        """It was given a request."""
+        if state.room:
+            state.room -= 1
+            if not state.room:
+                self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
+
+    def worker_has_room(self, state: WorkerState) -> None:
+        """It began to answer a request, or is done with one. While nothing is held, its room need not be known."""
+        if state.room is not None:
+            state.room = state.room + 1 if self.queue.num_requests else None
+            if state.resting == "back_pressure":
+                state.resting = None
+                self.workers_changed()
 
     def worker_answered(self, state: WorkerState) -> None:
         state.num_failures_in_row = 0
@@ -218,6 +236,7 @@ class PoolState:
         for state in self.workers.values():
             if state.resting is not None and state.rest_until <= now:
                 state.resting = None
+                state.room = 1 if state.room == 0 else state.room
         self.workers_changed()
         return True
 

@@ -50,6 +50,7 @@ class RequestState:
         "limit_reason",
         "model",
         "num_attempts",
+        "num_turned_away",
         "phase",
         "pool",
         "prefill_pending",
@@ -87,6 +88,8 @@ class RequestState:
         self.stream = event.stream
         self.phase: Phase = "new"
         self.num_attempts = 0
+        self.num_turned_away = 0
+        """By workers that were full."""
         self.tried: tuple[str, ...] = ()
         """Workers that failed it, oldest first."""
         # While held. ``stamp`` is unique to one stay in the queue and 0 outside it: what is left of an earlier

@@ -44,6 +44,7 @@ class WorkerState:
         "prompt_tokens",
         "rest_until",
         "resting",
+        "room",
         "scraped_at",
         "scraped_inflight_tokens",
         "scraped_kv_usage",
@@ -62,6 +63,8 @@ class WorkerState:
         self.resting: Rest | None = None
         self.rest_until = 0.0
         self.num_failures_in_row = 0
+        self.room: int | None = None
+        """So many more it may be given before it rests again; None, without limit, until it says that it is full."""
         self.num_inflight_requests = 0
         self.prompt_tokens = 0
         """Of all in-flight requests."""

@@ -31,6 +31,7 @@ from gateway.core.pool import PoolConfig
 
 LIMIT_SECONDS = 20.0
 ATTEMPTS = 3
+TURNED_AWAY = 4
 
 
 class FakeWatch:
@@ -122,6 +123,7 @@ class World:
                 policy_set=first,
                 max_queue_seconds=LIMIT_SECONDS,
                 max_attempts=ATTEMPTS,
+                max_turned_away=TURNED_AWAY,
                 max_queue_requests=5,
                 replicas={"default": (0, 4)},
                 scaling_interval_seconds=3.0,
@@ -317,7 +319,7 @@ class World:
         assert len(pool.queue) == len(self.held)
         assert pool.queue.num_prompt_tokens == sum(self.prompts[request] for request in self.held)
         assert self.dispatcher.num_requests == len(self.held) + len(self.running)
-        assert max(self.num_dispatched.values(), default=0) <= ATTEMPTS
+        assert max(self.num_dispatched.values(), default=0) < ATTEMPTS + TURNED_AWAY
         assert all(since + LIMIT_SECONDS > self.latest - 1e-9 for since in self.held.values())
         assert len(pool.prefix_index) <= 20
         for worker_id, state in pool.workers.items():

@@ -407,6 +407,53 @@ class TestEnd:
         play(d, arrived(1, "r0"), arrived(1, "r1"), full)
         assert d.handle(completed(2.1, "r0")) == to("r1", "a")
 
+    def test_back_pressure_is_no_failed_attempt(self):
+        d = dispatcher("a", max_turned_away=6)
+        d.handle(arrived(0, "r"))
+        for n in range(1, 6):
+            assert d.handle(RequestEnded(2 * n, "r", "rejected", retriable=True)) == []
+            assert d.handle(Ticked(2 * n + 1)) == to("r", "a")
+        assert d.pools["p"].in_flight["r"].request.num_attempts == 0
+        assert d.handle(RequestEnded(12, "r", "rejected", retriable=True)) == [Reject("r", "attempts", 1.0)]
+
+    def test_a_full_worker_is_given_one_at_a_time_until_it_begins_to_answer(self):
+        d = dispatcher("a")
+        play(d, *(arrived(0, f"r{n}") for n in range(2)), RequestEnded(1, "r0", "rejected", retriable=True))
+        play(d, *(arrived(1, f"s{n}") for n in range(9)))
+        assert d.handle(Ticked(2)) == to("r0", "a")
+        assert d.handle(Ticked(2.9)) == []
+        assert d.handle(FirstTokenSeen(2.9, "r0")) == to("s0", "a")
+        assert d.handle(ClientLeft(2.9, "r1"))[1:] == to("s1", "a")
+        assert d.handle(completed(2.9, "r0")) == to("s2", "a")
+        assert d.handle(Ticked(3.8)) == []
+        assert d.handle(Ticked(3.9)) == to("s3", "a")
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_a_burst_at_full_workers_is_served_whole(self, stream):
+        """Each takes two at a time and turns away the rest, as vLLM does with --max-num-queued-reqs."""
+        d, places, num_turned_away = dispatcher("a", "b"), {"a": [], "b": []}, 0
+        ended = []
+        todo = [arrived(0, f"r{n}", stream=stream) for n in range(60)]
+        for step in range(100_000):
+            now = step / 100
+            if not todo:
+                done = places["ab"[step % 2]]
+                todo = [completed(now, done.pop(0))] if done and not step % 5 else [Ticked(now)]
+            for command in d.handle(todo.pop(0)):
+                assert isinstance(command, Dispatch)
+                place = places[command.worker_id]
+                if len(place) < 2:
+                    place.append(command.request_id)
+                    ended.append(command.request_id)
+                    todo += [FirstTokenSeen(now, command.request_id)] if stream else []
+                else:
+                    num_turned_away += 1
+                    todo.append(RequestEnded(now, command.request_id, "rejected", retriable=True))
+            if not d.num_requests:
+                break
+        assert sorted(ended) == sorted(f"r{n}" for n in range(60))
+        assert num_turned_away < 2 * 60
+
     def test_a_worker_that_fails_fast_is_no_black_hole(self):
         """It has fewest in flight at every arrival, and yet gets few of them."""
         d = dispatcher("good", "bad")
