@@ -51,12 +51,16 @@ def check_queue(result: SimulationResult, max_seconds: float, tick_seconds: floa
     require(bool(np.all(waited[once] <= max_seconds + tick_seconds + _SLACK)), "a request was held past its limit")
 
 
-def check_engines(engines: Sequence[Engine], made: Ints, now: int) -> None:
-    """Engines are empty, hold no block, and made the tokens that requests were given and no others."""
+def check_engines(engines: Sequence[Engine], made: Ints, now: int, made_besides: int = 0) -> None:
+    """Engines are empty, hold no block, and made the tokens that requests were given and no others.
+
+    Args:
+        made_besides: by engines that broke down, less what was lost to requests that were then tried again.
+    """
     for engine in engines:
         require(engine.num_running == 0 and engine.num_waiting == 0, "a worker holds a request after the end")
         require(engine.num_free_blocks == engine.config.num_gpu_blocks, "a worker leaked KV blocks")
-    total = sum(engine.num_output_tokens_at(now) for engine in engines)
+    total = made_besides + sum(engine.num_output_tokens_at(now) for engine in engines)
     require(total == int(made.sum()), f"workers made {total} tokens, requests were given {int(made.sum())}")
 
 

@@ -24,11 +24,15 @@ class RequestRecord:
     __slots__ = (
         "arrival",
         "arrival_ps",
+        "broken",
         "dispatched",
         "ended",
         "first_token",
+        "in_flight",
         "landed",
+        "made_at_leaving",
         "num_dispatches",
+        "num_lost_tokens",
         "outcome",
         "request_id",
         "stats",
@@ -49,12 +53,32 @@ class RequestRecord:
         self.worker = NEVER
         """Index of the worker of the last dispatch."""
         self.num_dispatches = 0
+        self.in_flight = False
+        """Dispatched; set back when the dispatch fails, not at the end."""
         self.landed = False
-        """The worker has it."""
+        """The worker has it, or had it when it broke."""
+        self.broken = False
+        """The worker of its current dispatch broke; the gateway may not know yet."""
+        self.made_at_leaving = NEVER
+        """Tokens that were made when its client left, while its worker makes more."""
+        self.num_lost_tokens = 0
+        """Made by dispatches that failed and were tried again."""
         self.outcome: RequestOutcome | None = None
         """None while it is open."""
         self.stats: RequestStats | None = None
         """The engine's, once it is through with it."""
+
+    @property
+    def num_seen(self) -> int:
+        """Tokens that the gateway saw of a dispatch whose worker broke."""
+        return self.stats.num_output_tokens if self.stream and self.stats else 0
+
+    def failed(self) -> None:
+        """Its dispatch came to nothing; what follows is another one."""
+        self.num_lost_tokens += self.stats.num_output_tokens if self.stats else 0
+        self.landed = self.broken = self.in_flight = False
+        self.first_token = NEVER
+        self.stats = None
 
 
 def make_records(columns: RequestColumns, deadline_seconds: float | None) -> list[RequestRecord]:
@@ -72,7 +96,7 @@ def make_result(
     seed: int,
     objective: Objective,
     workers: tuple[str, ...],
-    counters: Mapping[str, int],
+    counters: Mapping[str, int | float],
 ) -> SimulationResult:
     """Of a run in which every request has ended."""
     stats = [record.stats for record in records]

@@ -30,9 +30,13 @@ RequestOutcome = Literal[
     "attempts",
     "refused",
     "left",
+    "failed",
+    "abandoned",
 ]
 """How a request ended. ``completed``: answered in full; ``refused``: larger than any worker's KV, as a vLLM server
-answers 400; ``left``: the client gave up; the others are the reasons of the gateway's own rejections."""
+answers 400; ``left``: the client gave up; ``failed``: its worker broke down after the first token had reached the
+client; ``abandoned``: never sent, for an earlier turn of its session got no full answer; the others are the reasons of
+the gateway's own rejections."""
 OUTCOMES: tuple[RequestOutcome, ...] = get_args(RequestOutcome)
 COMPLETED = OUTCOMES.index("completed")
 
@@ -68,7 +72,7 @@ class SimulationResult:
     num_dispatches: Ints
     ttft_slo: Floats
     """NaN: no promise."""
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int | float] = field(default_factory=dict)
     """Events handled, policy calls replaced by the guard, and the like."""
     parts_ps: Mapping[Part, Ints] = field(default_factory=dict)
     """Picoseconds by where they went (``designer.simulator.breakdown``); together ``finished - arrival``."""

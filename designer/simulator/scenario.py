@@ -182,6 +182,17 @@ class Workers(_Table):
     """Multiplies every coefficient of the profile's step time."""
     engine: dict[str, bool | int | float | str] = {}
     """Engine configuration that differs from the profile's, by the names of ``EngineConfig``."""
+    min_replicas: Count = 1
+    max_replicas: Count | None = None
+    """Bounds of autoscaling; None: the variant is not scaled."""
+    cold_start_seconds: NonNegative = 60.0
+    """From the decision to a started replica's first request."""
+
+    @model_validator(mode="after")
+    def _count_within_bounds(self) -> Workers:
+        if self.max_replicas is not None and not self.min_replicas <= self.count <= self.max_replicas:
+            raise ValueError("count is not between min_replicas and max_replicas")
+        return self
 
 
 class Network(_Table):
@@ -216,6 +227,37 @@ class Clients(_Table):
     """Sent along with the request: held past it, it is answered with an error."""
 
 
+class Autoscaling(_Table):
+    """When the autoscaling policy is asked and how long a wish must last, as in the gateway's own configuration."""
+
+    interval_seconds: Positive = 15.0
+    up_delay_seconds: NonNegative = 30.0
+    down_delay_seconds: NonNegative = 300.0
+    start_timeout_seconds: Positive = 900.0
+
+
+class Failure(_Table):
+    """A worker stops working, and comes back empty; exactly one of ``at_seconds`` and ``mean_seconds_between``."""
+
+    at_seconds: NonNegative | None = None
+    mean_seconds_between: Positive | None = None
+    """Exponential times between failures, until the last arrival."""
+    worker: Annotated[int, Field(ge=0)] | None = None
+    """By its place among the workers; None: drawn from those that are there."""
+    kind: Literal["crash", "hang"] = "crash"
+    """``crash``: connections break at once and are refused while it is down. ``hang``: it takes requests and answers
+    nothing until it is restarted; then its connections break."""
+    down_seconds: Positive
+    detection_seconds: NonNegative = 5.0
+    """Until the gateway's health checks see that it is gone, and that it is back."""
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Failure:
+        if (self.at_seconds is None) == (self.mean_seconds_between is None):
+            raise ValueError("give either at_seconds or mean_seconds_between")
+        return self
+
+
 class Objective(_Table):
     """What an evaluation compares; lower is better."""
 
@@ -237,7 +279,20 @@ class Scenario(_Table):
     scrape: Scrape = Scrape()
     queue: Queue = Queue()
     clients: Clients = Clients()
+    autoscaling: Autoscaling = Autoscaling()
+    failures: Annotated[tuple[Failure, ...], Field(strict=False)] = ()
     objective: Objective = Objective()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        for number, workers in enumerate(self.workers):
+            others = [other.variant for other in self.workers[:number] + self.workers[number + 1 :]]
+            if workers.max_replicas is not None and workers.variant in others:
+                raise ValueError(f"variant {workers.variant!r} is scaled and stands in two tables of workers")
+        for failure in self.failures:
+            if failure.worker is not None and failure.worker >= sum(workers.count for workers in self.workers):
+                raise ValueError(f"failures name worker {failure.worker}, and there are fewer; the first is 0")
+        return self
 
     @property
     def digest(self) -> str:

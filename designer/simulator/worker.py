@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from designer.simulator.fleet import WorkerPlan
 from designer.simulator.records import NEVER, RequestRecord
 from gateway.core.events import WorkerMetrics
@@ -9,12 +11,34 @@ from gateway.mockworker.engine import BatchPolicy, TokenRun
 
 
 class SimulatedWorker:
-    __slots__ = ("_unseen", "_unstreamed", "clock", "engine", "index", "plan", "wake")
+    __slots__ = (
+        "_batch_policy",
+        "_unseen",
+        "_unstreamed",
+        "clock",
+        "engine",
+        "gone",
+        "hangs",
+        "index",
+        "num_made_before",
+        "plan",
+        "up_at",
+        "wake",
+    )
 
     def __init__(self, index: int, plan: WorkerPlan, batch_policy: BatchPolicy | None) -> None:
         self.index = index
         self.plan = plan
+        self._batch_policy = batch_policy
         self.engine = plan.engine(batch_policy)
+        self.num_made_before = 0
+        """Tokens that engines made which broke down."""
+        self.up_at = 0
+        """It is down before that time ..."""
+        self.hangs = False
+        """... and takes requests none the less."""
+        self.gone = False
+        """Taken away by the autoscaler."""
         self.clock = 0
         """How far the engine has been advanced."""
         self.wake = NEVER
@@ -50,17 +74,39 @@ class SimulatedWorker:
 
     def client_left(self, record: RequestRecord) -> int:
         """Tokens of the answer that the gateway has seen, as of ``clock``; it sees no more of them."""
-        made = self.num_made(record)
+        made = record.made_at_leaving = self.num_made(record)
         seen = made if record.stream else 0
         self._unseen += made - seen
         self._unstreamed.pop(record.request_id, None)
         return seen
 
-    def abort(self, record: RequestRecord, num_made_before: int, now: int) -> None:
-        """The gateway closed its connection, with so many tokens made when the client left."""
-        self._unseen += self.num_made(record) - num_made_before
-        record.stats = record.stats or self.engine.stats(record.request_id)
+    def abort(self, record: RequestRecord, now: int) -> None:
+        """The gateway closed its connection: its client had left."""
+        self._forget(record)
         self.engine.cancel(record.request_id, now)
+
+    def break_down(self, records: Iterable[RequestRecord], up_at: int, *, hangs: bool) -> None:
+        """As of ``clock``, these requests come to nothing; at ``up_at`` it is back, with an empty engine.
+
+        Args:
+            records: all that the engine has, those included whose clients left and whose abort has not come.
+        """
+        for record in records:
+            record.broken = True
+            if record.made_at_leaving == NEVER:
+                record.made_at_leaving = self.num_made(record) if record.stream else 0
+                self._unstreamed.pop(record.request_id, None)
+            self._forget(record)
+        self.num_made_before += self.engine.num_output_tokens_at(self.clock)
+        self.engine = self.plan.engine(self._batch_policy)
+        self.wake = NEVER
+        self.up_at, self.hangs = up_at, hangs
+
+    def _forget(self, record: RequestRecord) -> None:
+        """The engine is through with it: what it made that was not seen never will be."""
+        record.stats = record.stats or self.engine.stats(record.request_id)
+        self._unseen += self.num_made(record) - record.made_at_leaving
+        record.made_at_leaving = NEVER
 
     @property
     def hides_tokens(self) -> bool:
@@ -72,7 +118,7 @@ class SimulatedWorker:
         hidden = self._unseen
         for record in self._unstreamed.values():
             hidden += self.num_made(record)
-        return self.engine.num_output_tokens_at(now) - hidden
+        return self.num_made_before + self.engine.num_output_tokens_at(now) - hidden
 
     def metrics(self) -> WorkerMetrics:
         """What a scrape finds, as of ``clock``."""

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from designer.simulator.failures import Breakdown, draw_failures
 from designer.simulator.fleet import WorkerPlan, plan_workers
 from designer.simulator.invariants import check_dispatcher, check_engines, check_queue, check_requests, require
 from designer.simulator.policies import PolicySource, make_policy_set
 from designer.simulator.records import NEVER, RequestRecord, make_records, make_result
+from designer.simulator.replicas import Replicas, Start, replica_bounds
 from designer.simulator.results import RequestOutcome, SimulationResult
 from designer.simulator.scenario import Scenario, ScenarioError
 from designer.simulator.worker import SimulatedWorker
@@ -33,7 +35,10 @@ from gateway.core.events import (
     MetricsScraped,
     RequestEnded,
     Ticked,
+    WorkerDraining,
+    WorkerHealthChanged,
     WorkerJoined,
+    WorkerLeft,
     WorkerMetrics,
 )
 from gateway.core.policy_set import PolicySet
@@ -73,7 +78,8 @@ def simulate(
     if not len(columns):
         raise ScenarioError(f"scenario {scenario.name}, seed {seed}: no request arrives; make it longer")
     with _rare_collections():
-        world = World(scenario, columns, make_policy_set(policies, seed), sink, plans)
+        failures = draw_failures(scenario, seed, int(columns.arrival_ps.max()))
+        world = World(scenario, columns, make_policy_set(policies, seed), sink, plans, failures)
         world.run()
     return world.result(seed)
 
@@ -115,15 +121,20 @@ class World:
         policy_set: PolicySet,
         sink: Sink | None = None,
         plans: Sequence[WorkerPlan] | None = None,
+        failures: Sequence[Breakdown] = (),
     ) -> None:
         self._scenario = scenario
         self._columns = columns
         self.sink = sink
         self._set_delays(scenario)
         plans = plan_workers(scenario) if plans is None else plans
-        self.worker_ids = tuple(plan.worker_id for plan in plans)
+        self._batch_policy = policy_set.batch
         self._workers = [SimulatedWorker(index, plan, policy_set.batch) for index, plan in enumerate(plans)]
         self._worker_by_id = {worker.plan.worker_id: worker for worker in self._workers}
+        self._failures = failures
+        self._replicas = Replicas(scenario, plans)
+        self._is_scaled = bool(self._replicas.cold_start_ps)
+        self._draining: list[SimulatedWorker] = []
         self._records = make_records(columns, scenario.clients.deadline_seconds)
         self._record_by_id = {record.request_id: record for record in self._records}
         self._num_open = len(self._records)
@@ -138,9 +149,15 @@ class World:
         self._ticking = False
         self._num_events = 0
         self._num_retired = 0
+        self._num_failed_dispatches = 0
         self.dispatcher = Dispatcher([pool_config(scenario, policy_set)], output_tokens=_TokensSeen(self))
         self._pool = self.dispatcher.pools[POOL]
         self._held = self._pool.queue
+
+    @property
+    def worker_ids(self) -> tuple[str, ...]:
+        """Of all that ever joined, in that order."""
+        return tuple(self._worker_by_id)
 
     def _set_delays(self, scenario: Scenario) -> None:
         self._dispatch_ps = _ps(scenario.network.dispatch_seconds)
@@ -161,6 +178,8 @@ class World:
         """
         self._join_workers()
         self._at(self._horizon_ps, self._give_up, None)
+        for breakdown in self._failures:
+            self._at(breakdown.time, self._break, breakdown)
         queue, pop = self._queue, heapq.heappop
         records = iter(self._records)
         coming = next(records, None)
@@ -189,9 +208,11 @@ class World:
             self.sink(event, commands)
         for command in commands:
             self._carry_out(now, command)
-        if not self._ticking and self._held.num_requests:
+        if not self._ticking and (self._is_scaled or self._held.num_requests):
             self._ticking = True
             self._at(now + self._tick_ps, self._tick, None)
+        if self._draining:
+            self._remove_drained(now)
 
     def _tick(self, now: int, _: None) -> None:
         self._ticking = False
@@ -207,17 +228,20 @@ class World:
                 self._end(now, self._record_by_id[command.request_id], command.reason)
             case Cancel():
                 record, worker = self._record_by_id[command.request_id], self._worker_by_id[command.worker_id]
-                if record.landed:
+                if record.landed and not record.broken:
                     self._num_aborting += 1
-                    self._at(now + self._dispatch_ps, self._abort, (record, worker, worker.num_made(record)))
+                    self._at(now + self._dispatch_ps, self._abort, (record, worker))
             case PolicySetRetired():
                 self._num_retired += 1
             case SetReplicas():
-                require(False, f"no variant of this scenario has bounds, and yet: {command}")
+                require(self._is_scaled, f"no variant of this scenario has bounds, and yet: {command}")
+                self._set_replicas(now, command)
 
     def _dispatch(self, now: int, record: RequestRecord, worker: SimulatedWorker) -> None:
-        once = record.outcome is None and not record.num_dispatches
+        once = record.outcome is None and not record.in_flight
         require(once, f"{record.request_id} was dispatched twice, or after its end, though no worker failed it")
+        require(not worker.gone, f"{record.request_id} was dispatched to {worker.plan.worker_id}, which is gone")
+        record.in_flight = True
         record.dispatched = now
         record.worker = worker.index
         record.num_dispatches += 1
@@ -241,7 +265,9 @@ class World:
             return
         self._end(now, record, "left")
         seen = 0
-        if record.landed:
+        if record.broken:
+            seen = record.num_seen
+        elif record.landed:
             worker = self._workers[record.worker]
             self._advance(now, worker)
             seen = worker.client_left(record)
@@ -259,7 +285,10 @@ class World:
         if record.outcome is not None:
             return  # the client left while the request was on its way
         worker = self._workers[record.worker]
-        if worker.accepts(record):
+        if now < worker.up_at:
+            record.broken = True
+            self._at((worker.up_at if worker.hangs else now) + self._answer_ps, self._failure_heard, record)
+        elif worker.accepts(record):
             worker.add(record, now)
             self._look_again(worker)
         else:
@@ -270,11 +299,13 @@ class World:
             self._end(now, record, "refused")
             self._hear(now, RequestEnded(now / PS_PER_SECOND, record.request_id, "completed"))
 
-    def _abort(self, now: int, what: tuple[RequestRecord, SimulatedWorker, int]) -> None:
-        record, worker, num_made_before = what
+    def _abort(self, now: int, what: tuple[RequestRecord, SimulatedWorker]) -> None:
+        record, worker = what
         self._num_aborting -= 1
+        if record.broken:
+            return
         self._advance(now, worker)
-        worker.abort(record, num_made_before, now)
+        worker.abort(record, now)
         self._look_again(worker)
 
     def _look_again(self, worker: SimulatedWorker) -> None:
@@ -338,6 +369,11 @@ class World:
         self._hear(now, event)
 
     def _scrape(self, now: int, worker: SimulatedWorker) -> None:
+        if worker.gone:
+            return
+        if now < worker.up_at:
+            self._at(now + self._scrape_ps, self._scrape, worker)
+            return
         self._advance(now, worker)
         self._at(now + self._scrape_delay_ps, self._scraped, (worker, worker.metrics(), now))
         self._at(now + self._scrape_ps, self._scrape, worker)
@@ -346,6 +382,85 @@ class World:
     def _scraped(self, now: int, scrape: tuple[SimulatedWorker, WorkerMetrics, int]) -> None:
         worker, values, taken = scrape
         self._hear(now, MetricsScraped(now / PS_PER_SECOND, worker.plan.worker_id, values, taken / PS_PER_SECOND))
+
+    # -- failures -------------------------------------------------------------------------------------------------
+
+    def _break(self, now: int, breakdown: Breakdown) -> None:
+        """A worker stops working; nothing happens if it is gone, or down already."""
+        failure, worker = breakdown.failure, self._victim(breakdown)
+        if worker is None or now < worker.up_at:
+            return
+        self._advance(now, worker)
+        hit = [r for r in self._records if r.worker == worker.index and r.landed and r.stats is None and not r.broken]
+        hangs = failure.kind == "hang"
+        worker.break_down(hit, now + _ps(failure.down_seconds), hangs=hangs)
+        heard = (worker.up_at if hangs else now) + self._answer_ps
+        for record in hit:
+            self._at(heard, self._failure_heard, record)
+        detection = _ps(failure.detection_seconds)
+        self._at(now + detection, self._health_seen, (worker, False))
+        self._at(worker.up_at + detection, self._health_seen, (worker, True))
+
+    def _victim(self, breakdown: Breakdown) -> SimulatedWorker | None:
+        if (place := breakdown.failure.worker) is not None:
+            return None if self._workers[place].gone else self._workers[place]
+        present = [worker for worker in self._workers if not worker.gone]
+        return present[int(breakdown.share * len(present))]
+
+    def _failure_heard(self, now: int, record: RequestRecord) -> None:
+        """Its connection broke. Once a token has reached the client, no other worker can take over."""
+        if record.outcome is not None:
+            return
+        self._num_failed_dispatches += 1
+        retriable = record.first_token == NEVER or not record.stream
+        seen = record.num_seen
+        if retriable:
+            record.failed()
+        else:
+            self._end(now, record, "failed")
+        time = now / PS_PER_SECOND
+        self._hear(now, RequestEnded(time, record.request_id, "failed", num_output_tokens=seen, retriable=retriable))
+
+    def _health_seen(self, now: int, what: tuple[SimulatedWorker, bool]) -> None:
+        worker, healthy = what
+        if not worker.gone:
+            self._hear(now, WorkerHealthChanged(now / PS_PER_SECOND, worker.plan.worker_id, healthy))
+
+    # -- replicas -------------------------------------------------------------------------------------------------
+
+    def _set_replicas(self, now: int, command: SetReplicas) -> None:
+        change = self._replicas.change(now, command.variant, command.num_replicas, self._pool)
+        for start in change.started:
+            self._at(now + self._replicas.cold_start_ps[command.variant], self._join_replica, start)
+        for worker_id in change.drained:
+            self._at(now, self._drain, self._worker_by_id[worker_id])
+
+    def _join_replica(self, now: int, start: Start) -> None:
+        if start.cancelled:
+            return
+        self._replicas.joined(start)
+        plan = start.plan
+        worker = SimulatedWorker(len(self._workers), plan, self._batch_policy)
+        self._workers.append(worker)
+        self._worker_by_id[plan.worker_id] = worker
+        time = now / PS_PER_SECOND
+        self._hear(now, WorkerJoined(time, plan.worker_id, POOL, plan.variant, metrics=plan.sizes(), replica=True))
+        self._scrape(now, worker)
+
+    def _drain(self, now: int, worker: SimulatedWorker) -> None:
+        self._draining.append(worker)
+        self._hear(now, WorkerDraining(now / PS_PER_SECOND, worker.plan.worker_id))
+
+    def _remove_drained(self, now: int) -> None:
+        for worker in tuple(self._draining):
+            worker_id = worker.plan.worker_id
+            if not worker.gone and not self._pool.workers[worker_id].num_inflight_requests:
+                worker.gone = True
+                self._draining.remove(worker)
+                self._replicas.left(now, worker_id)
+                self._hear(now, WorkerLeft(now / PS_PER_SECOND, worker_id))
+
+    # -- counts and the end ---------------------------------------------------------------------------------------
 
     def num_tokens_seen(self, worker_id: str) -> int:
         """Tokens that have reached the gateway from a worker, to within the one-way delay: never fewer."""
@@ -380,6 +495,9 @@ class World:
                 "num_events": self._num_events,
                 "num_policy_failures": sum(self._pool.guard.num_failures.values()),
                 "num_sets_retired": self._num_retired,
+                "num_failed_dispatches": self._num_failed_dispatches,
+                "num_retries": sum(max(0, record.num_dispatches - 1) for record in self._records),
+                "worker_seconds": self._replicas.worker_seconds(max(record.ended for record in self._records)),
             },
         )
         self._check(result)
@@ -391,7 +509,9 @@ class World:
         queue = self._scenario.queue
         check_requests(result, limits)
         check_queue(result, queue.max_seconds, queue.tick_seconds)
-        check_engines([worker.engine for worker in self._workers], result.made, self._now)
+        made_before = sum(worker.num_made_before for worker in self._workers)
+        lost = sum(record.num_lost_tokens for record in self._records)
+        check_engines([worker.engine for worker in self._workers], result.made, self._now, made_before - lost)
         check_dispatcher(self._pool)
 
 
@@ -405,6 +525,11 @@ def pool_config(scenario: Scenario, policy_set: PolicySet) -> PoolConfig:
         max_queue_prompt_tokens=queue.max_prompt_tokens,
         max_queue_seconds=queue.max_seconds,
         max_attempts=queue.max_attempts,
+        replicas=replica_bounds(scenario),
+        scaling_interval_seconds=scenario.autoscaling.interval_seconds,
+        scale_up_delay_seconds=scenario.autoscaling.up_delay_seconds,
+        scale_down_delay_seconds=scenario.autoscaling.down_delay_seconds,
+        start_timeout_seconds=scenario.autoscaling.start_timeout_seconds,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from designer.simulator.scenario import (
+    Failure,
     Scenario,
     ScenarioError,
     TraceWorkload,
@@ -67,6 +68,8 @@ def test_defaults(tmp_path: Path) -> None:
         (('kind = "synthetic"', 'kind = "replay"'), "workload: Input tag 'replay'"),
         (('profile = "a10-llama3-8b"', "count = 2"), "workers[0].profile: missing"),
         (('profile = "a10-llama3-8b"', 'profile = "a10-llama3-8b"\ncount = 0'), "workers[0].count: Input should be"),
+        (('profile = "a10-llama3-8b"', 'profile = "x"\nmax_replicas = 3\nmin_replicas = 2'), "count is not between"),
+        (('name = "small"', 'name = "small"\nfailures = [{ down_seconds = 1.0 }]'), "failures[0]: give either"),
         (('name = "small"', 'name = "small"\nworker = 3'), "worker: unknown key"),
         (('name = "small"', 'name = "small'), "not valid TOML"),
     ],
@@ -77,6 +80,14 @@ def test_a_wrong_key_is_named(tmp_path: Path, change: tuple[str, str], message: 
     assert message in str(caught.value)
     assert str(tmp_path / "small.toml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tables_must_fit_each_other(tmp_path: Path) -> None:
+    failure = "failures = [{ at_seconds = 1.0, down_seconds = 1.0, worker = 1 }]\n"
+    with pytest.raises(ScenarioError, match="failures name worker 1, and there are fewer"):
+        load(tmp_path, failure + MINIMAL)
+    with pytest.raises(ScenarioError, match="variant 'default' is scaled and stands in two tables"):
+        load(tmp_path, MINIMAL + 'max_replicas = 2\n[[workers]]\nprofile = "a100-llama3-8b"\n')
 
 
 def test_several_problems_are_counted(tmp_path: Path) -> None:
@@ -121,9 +132,10 @@ def documented(kind: str) -> dict[str, Any]:
 def test_the_documented_example_uses_every_key_and_loads() -> None:
     table = documented("synthetic")
     scenario = parse_scenario(table, Path("example.toml"))
-    for section in ("network", "scrape", "queue", "clients", "objective"):
+    for section in ("network", "scrape", "queue", "clients", "autoscaling", "objective"):
         assert set(table[section]) == set(type(getattr(scenario, section)).model_fields)
     assert set(table) == set(Scenario.model_fields)
+    assert set(table["failures"][0]) | {"mean_seconds_between"} == set(Failure.model_fields)
     assert set(table["workers"][0]) == set(Workers.model_fields)
 
 

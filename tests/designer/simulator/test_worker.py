@@ -50,7 +50,7 @@ def test_tokens_made_after_a_client_left_are_never_seen() -> None:
     seen = sim.client_left(leaver)
     assert seen == sim.num_tokens_seen(now) > 0
     later = step(sim, 2.0)
-    sim.abort(leaver, seen, later)
+    sim.abort(leaver, later)
     assert sim.num_tokens_seen(later) == seen
     assert leaver.stats is not None
     assert leaver.stats.num_output_tokens > seen
@@ -60,10 +60,29 @@ def test_a_client_that_left_without_streaming_has_seen_nothing() -> None:
     sim, leaver = worker(), record("a", stream=False)
     sim.add(leaver, 0)
     now = step(sim, 1.0)
-    made = sim.num_made(leaver)
+    assert sim.num_made(leaver) > 0
     assert sim.client_left(leaver) == 0
-    sim.abort(leaver, made, now)
+    sim.abort(leaver, now)
     assert sim.num_tokens_seen(now) == 0
+
+
+def test_a_breakdown_keeps_what_was_seen_and_forgets_the_rest() -> None:
+    sim, streamed, silent, leaver = worker(), record("a"), record("b", stream=False), record("c")
+    for one in (streamed, silent, leaver):
+        sim.add(one, 0)
+    step(sim, 1.0)
+    seen = sim.client_left(leaver)
+    now = step(sim, 2.0)
+    sim.break_down([streamed, silent, leaver], now + 5, hangs=False)
+    assert streamed.broken
+    assert streamed.stats is not None
+    assert sim.num_tokens_seen(now) == streamed.num_seen + seen
+    assert sim.num_made_before > sim.num_tokens_seen(now)
+    assert (silent.num_seen, sim.hides_tokens, sim.engine.num_running, sim.up_at) == (0, False, 0, now + 5)
+    again = record("d")
+    sim.add(again, now + 5)
+    later = step(sim, 3.0)
+    assert sim.num_tokens_seen(later) == streamed.num_seen + seen + sim.num_made(again)
 
 
 def test_what_fits_is_accepted() -> None:

@@ -12,13 +12,24 @@ import pytest
 
 from designer.simulator.policies import make_policy_set
 from designer.simulator.results import OUTCOMES, SimulationResult
-from designer.simulator.scenario import ScenarioError
+from designer.simulator.scenario import Scenario, ScenarioError
 from designer.simulator.workload import draw_workload
 from designer.simulator.world import World, pool_config, simulate
-from gateway.core.commands import Cancel, Command, Dispatch
+from gateway.core.commands import Cancel, Command, Dispatch, SetReplicas
 from gateway.core.event_log import DivergenceError, encode_header, replay
 from gateway.core.event_log import Recorder as Log
-from gateway.core.events import ClientLeft, Event, MetricsScraped, RequestArrived, RequestEnded, Ticked
+from gateway.core.events import (
+    ClientLeft,
+    Event,
+    MetricsScraped,
+    RequestArrived,
+    RequestEnded,
+    Ticked,
+    WorkerDraining,
+    WorkerHealthChanged,
+    WorkerJoined,
+    WorkerLeft,
+)
 from gateway.telemetry.event_log import loader_of
 from policies.loader import builtin_names
 from tests.support.contended_scenario import by_hand, contended_scenario
@@ -254,3 +265,103 @@ def test_an_empty_run_is_an_error() -> None:
     scenario = contended_scenario(workload={"num_requests": None, "duration_seconds": 1e-9})
     with pytest.raises(ScenarioError, match="no request arrives"):
         simulate(scenario, "random", 1)
+
+
+@pytest.mark.parametrize("kind", ["crash", "hang"])
+@pytest.mark.parametrize("stream", [0.0, 1.0])
+def test_a_broken_workers_requests_are_tried_elsewhere_or_fail(kind: str, stream: float) -> None:
+    recorder = Recorder()
+    failure = {"at_seconds": 2.0, "worker": 0, "kind": kind, "down_seconds": 3.0, "detection_seconds": 0.5}
+    scenario = contended_scenario(failures=[failure], workload={"stream_fraction": stream})
+    result = simulate(scenario, "least_loaded", 1, sink=recorder)
+    failed = [event for event in recorder.events(RequestEnded) if event.outcome == "failed"]
+    heard = 5.0005 if kind == "hang" else 2.0005
+    assert len(failed) == result.counters["num_failed_dispatches"] > 0
+    assert min(event.time for event in failed) == pytest.approx(heard)
+    assert result.counters["num_retries"] == sum(event.retriable for event in failed) > 0
+    ended = result.outcome == OUTCOMES.index("failed")
+    assert ended.sum() == sum(not event.retriable for event in failed)
+    assert bool(ended.any()) == (stream == 1.0)
+    assert np.all(result.first_token[ended] < heard)
+    health = [(event.time, event.healthy) for event in recorder.events(WorkerHealthChanged)]
+    assert health == [(2.5, False), (5.5, True)]
+
+
+def test_nothing_is_lost_whatever_breaks_and_whoever_leaves() -> None:
+    failures = [
+        {"mean_seconds_between": 1.0, "down_seconds": 1.0, "detection_seconds": 0.2},
+        {"mean_seconds_between": 2.0, "down_seconds": 0.5, "kind": "hang"},
+    ]
+    tables: dict[str, Any] = {"failures": failures, "clients": {"timeout_seconds": 6.0}}
+    for spec in ("head_room", "least_tokens", "random"):
+        result = simulate(contended_scenario(workload={"stream_fraction": 0.5}, **tables), spec, 4)
+        assert {"completed", "failed", "left"} <= outcomes(result)
+        assert result.num_dispatches.max() > 1
+        assert result.counters["num_failed_dispatches"] > 10
+
+
+def test_requests_give_up_after_the_last_attempt() -> None:
+    failure = {"at_seconds": 0.0, "down_seconds": 9.0, "detection_seconds": 9.0}
+    tables: dict[str, Any] = {"failures": [{**failure, "worker": 0}, {**failure, "worker": 1}]}
+    result = simulate(contended_scenario(queue={"max_attempts": 2}, **tables), "round_robin", 1)
+    given_up = result.outcome == OUTCOMES.index("attempts")
+    assert given_up.any()
+    assert set(result.num_dispatches[given_up]) == {2}
+
+
+def scaled(**autoscaling: float) -> Scenario:
+    return contended_scenario(
+        workload={"num_requests": 300, "arrivals": {"process": "poisson", "rate": 20.0}},
+        workers=[
+            {
+                "profile": "a10-llama3-8b",
+                "variant": "v",
+                "min_replicas": 1,
+                "max_replicas": 4,
+                "cold_start_seconds": 2.0,
+            }
+        ],
+        autoscaling={"interval_seconds": 0.5, "up_delay_seconds": 0.0, "down_delay_seconds": 1.0} | autoscaling,
+    )
+
+
+TRACKING = "least_loaded+target_tracking:target=4,stabilization_seconds=1"
+
+
+def test_replicas_start_cold_and_drain_before_they_leave() -> None:
+    recorder = Recorder()
+    result = simulate(scaled(), TRACKING, 1, sink=recorder)
+    assert outcomes(result) == {"completed"}
+    asked = [(event.time, command) for event, commands in recorder.heard for command in commands]
+    first = next(time for time, command in asked if isinstance(command, SetReplicas))
+    started = [event for event in recorder.events(WorkerJoined) if event.replica]
+    assert len(started) == 3
+    assert started[0].time == pytest.approx(first + 2.0)
+    assert len(result.workers) == 4
+    drained, gone = (
+        {event.worker_id: event.time for event in recorder.events(kind)} for kind in (WorkerDraining, WorkerLeft)
+    )
+    assert gone
+    assert set(gone) <= set(drained)
+    assert all(gone[name] >= drained[name] for name in gone)
+    assert not any(
+        isinstance(command, Dispatch) and time > drained.get(command.worker_id, time) for time, command in asked
+    )
+    makespan = float(result.finished.max())
+    assert makespan < result.counters["worker_seconds"] < 4 * makespan
+
+
+def test_bounds_are_kept_and_without_a_policy_nothing_moves() -> None:
+    still = simulate(scaled(), "least_loaded", 1)
+    assert still.workers == ("a10-llama3-8b-0",)
+    assert still.counters["worker_seconds"] == pytest.approx(float(still.finished.max()))
+    wild = simulate(scaled(), "least_loaded+target_tracking:target=0.01", 1)
+    assert len(wild.workers) == 4
+
+
+def test_replicas_may_break_too() -> None:
+    failures = [{"mean_seconds_between": 2.0, "down_seconds": 1.0, "detection_seconds": 0.1}]
+    scenario = scaled().model_copy(update={"failures": contended_scenario(failures=failures).failures})
+    result = simulate(scenario, TRACKING, 2)
+    assert result.counters["num_failed_dispatches"] > 0
+    assert simulate(scenario, TRACKING, 2).to_json(columns=True) == result.to_json(columns=True)
