@@ -82,6 +82,8 @@ class ServerSection(Section):
 
     host: str = "0.0.0.0"  # noqa: S104 a gateway exists to be reached; the admin port is loopback
     port: Port = 8000
+    forwarded: Literal["pass", "replace", "append"] = "pass"
+    """X-Forwarded-…: as they came; the gateway's own instead; or those of a trusted proxy, and its address."""
 
 
 class AdminSection(Section):
@@ -110,6 +112,8 @@ class LimitsSection(Section):
     """All request bodies held at once."""
     max_header_bytes: Positive = 65_536
     max_connections: Positive = 20_000
+    min_upload_bytes_per_second: Count = 100
+    """Of a body, on average, once it has been coming for ``body_seconds``; 0: no bound."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Dispatches of one request."""
     administrative_paths: tuple[str, ...] = ()
@@ -147,6 +151,8 @@ class TimeoutsSection(Section):
     """From the request sent to the answer's first byte; all of the generation when it is not streamed."""
     inter_token_seconds: Seconds = 300.0
     """Between two reads of an answer that has begun."""
+    total_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """From a request's end to its answer's; 0: no bound but the others."""
     lame_duck_seconds: Annotated[float, Field(ge=0, le=3_600)] = 0.0
     """After SIGTERM, not ready but still accepting: for balancers that are slow to notice."""
     drain_seconds: Seconds = 30.0

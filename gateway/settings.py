@@ -15,8 +15,10 @@ def http_settings(config: Config) -> HttpSettings:
         max_body_bytes=limits.max_body_bytes,
         max_buffered_body_bytes=limits.max_buffered_body_bytes,
         max_connections=limits.max_connections,
+        min_upload_bytes_per_second=limits.min_upload_bytes_per_second,
         passthrough_attempts=limits.max_attempts,
         administrative_paths=frozenset(limits.administrative_paths),
+        forwarded=config.server.forwarded,
         forward_authorization=config.api_keys.forward_authorization,
         header_timeout_seconds=timeouts.header_seconds,
         body_timeout_seconds=timeouts.body_seconds,
@@ -25,6 +27,7 @@ def http_settings(config: Config) -> HttpSettings:
         connect_timeout_seconds=timeouts.connect_seconds,
         first_byte_timeout_seconds=timeouts.first_byte_seconds,
         inter_token_timeout_seconds=timeouts.inter_token_seconds,
+        total_timeout_seconds=timeouts.total_seconds,
     )
 
 

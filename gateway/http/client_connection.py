@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections import deque
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING
 
 import httptools
 
 from gateway.http.access import authorise
 from gateway.http.answers import CONTINUE, RefusedError, answer
+from gateway.http.forwarded import tell_origin
 from gateway.http.incoming import METHODS, NOTES, IncomingRequest
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ _RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_active_at",
+        "_began_at",
         "_body",
         "_body_bytes",
         "_bucket",
@@ -44,6 +49,9 @@ class ClientConnection(asyncio.Protocol):
         "_reading_paused",
         "_refused",
         "_unaccounted",
+        "_unsent",
+        "_upload",
+        "_upload_since",
         "_waiting",
         "transport",
         "write",
@@ -73,7 +81,15 @@ class ClientConnection(asyncio.Protocol):
         self._continue_due = False
         self._active_at = plane.clock.now
         """Coarse time of the start of what is waited for: idleness, a head, the next piece of a body."""
+        self._began_at = 0.0
+        """Coarse time at which the exchange began."""
+        self._upload: IncomingRequest | None = None
+        """A request whose body was seen to come by the sweeper, first at ``_upload_since``."""
+        self._upload_since = 0.0
         self._paused_since: float | None = None
+        """Coarse time since when the client, which has too much to read, has read nothing."""
+        self._unsent = 0
+        """What it had to read when it was last looked at."""
         self._reading_paused = False
         self._lingering_since: float | None = None
 
@@ -141,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused_since = self._plane.clock.now
+        self._unsent = 0
         if self._exchange is not None:
             self._exchange.pause_worker()
 
@@ -216,6 +233,8 @@ class ClientConnection(asyncio.Protocol):
             self._check_head(incoming)
         if len(incoming.headers) > settings.max_headers:
             raise RefusedError(431, "There are too many headers.")
+        if settings.forwarded != "pass":
+            tell_origin(incoming, self.transport, trusted=settings.forwarded == "append")
         if self._plane.api_keys is not None:
             authorise(self._plane.api_keys, incoming, forward=settings.forward_authorization)
         if incoming.content_length > settings.max_body_bytes:
@@ -292,6 +311,7 @@ class ClientConnection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> None:
         """The exchange that answers what was just handed to the data plane."""
         self._exchange = exchange
+        self._began_at = self._plane.clock.now
         if self._paused_since is not None:
             exchange.pause_worker()
 
@@ -345,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
     def shut_down(self) -> None:
         """Ends whatever goes on: an error for what has no answer yet, an error event for a stream."""
         if self._exchange is not None:
-            self._exchange.shut_down()
+            self._exchange.shut_down(503, "The gateway is shutting down.")
         self.transport.close()
 
     # --- refusals
@@ -379,18 +399,27 @@ class ClientConnection(asyncio.Protocol):
             if now - self._lingering_since > settings.linger_seconds:
                 self.transport.abort()
         elif self._exchange is not None:
-            since = self._paused_since
-            if since is not None and 0 < settings.write_timeout_seconds < now - since:
+            if self._paused_since is not None and self._has_stopped_reading(now, self._paused_since):
                 self.transport.abort()
+            elif 0 < settings.total_timeout_seconds < now - self._began_at:
+                self._exchange.shut_down(504, "The request took longer than it may in all.")
         elif self.transport.is_closing():
             self._swept_closing(now)
         else:
             self._swept_reading(now - self._active_at)
 
+    def _has_stopped_reading(self, now: float, since: float) -> bool:
+        """It has read nothing for too long: a slow reader is waited for."""
+        before, self._unsent = self._unsent, _num_unsent(self.transport)
+        if self._unsent < before:
+            self._paused_since = now
+            return False
+        return 0 < self._plane.settings.write_timeout_seconds < now - since
+
     def _swept_closing(self, now: float) -> None:
         """The last answer is still in the buffer of a connection that is to be closed."""
-        since = self._paused_since
-        if now - (self._active_at if since is None else since) > (self._plane.settings.write_timeout_seconds or 1e9):
+        since = self._active_at if self._paused_since is None else self._paused_since
+        if self._has_stopped_reading(now, since):
             self.transport.abort()
 
     def _swept_reading(self, waited: float) -> None:
@@ -399,10 +428,30 @@ class ClientConnection(asyncio.Protocol):
             if 0 < settings.idle_timeout_seconds < waited:
                 self.transport.close()
         elif self._in_body:
-            if 0 < settings.body_timeout_seconds < waited:
+            if 0 < settings.body_timeout_seconds < waited or self._uploads_too_slowly(waited + self._active_at):
                 self._refuse(RefusedError(408, "The request's body did not come in time."))
         elif 0 < settings.header_timeout_seconds < waited:
             self._refuse(RefusedError(408, "The request's headers did not come in time."))
+
+    def _uploads_too_slowly(self, now: float) -> bool:
+        """Measured from the first look at it, so that a body that comes fast costs nothing."""
+        if self._upload is not self._incoming:
+            self._upload, self._upload_since = self._incoming, now
+        elapsed, settings = now - self._upload_since, self._plane.settings
+        return (
+            0 < settings.body_timeout_seconds < elapsed
+            and self._body_bytes < elapsed * settings.min_upload_bytes_per_second
+        )
+
+
+def _num_unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the client has not taken, here and (where the system tells) in the kernel, whose buffer of megabytes
+    would hide what a slow reader reads."""
+    try:
+        queued = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, b"\0\0\0\0")
+    except (OSError, ValueError):
+        return transport.get_write_buffer_size()
+    return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
 
 _TOO_LARGE = "The request's body is larger than %d bytes."

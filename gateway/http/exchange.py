@@ -212,13 +212,13 @@ class Exchange:
         self.plane.body_released(self.incoming)
         self.drop_attempt()
 
-    def shut_down(self) -> None:
+    def shut_down(self, status: int, message: str) -> None:
         """Ends now what would go on: with an error, or with an error event in a stream."""
         if self.released:
-            self._break_off(self.connection, "The gateway is shutting down.")
+            self._break_off(self.connection, message)
         else:
             self.close_after = True
-            self.refuse(503, "The gateway is shutting down.")
+            self.refuse(status, message)
         client = self.client
         self.abandon("failed")
         if client is not None:

@@ -33,6 +33,7 @@ class IncomingRequest:
         "expect",
         "has_host",
         "headers",
+        "host",
         "http10",
         "keep_alive",
         "key",
@@ -62,6 +63,7 @@ class IncomingRequest:
         """Of the body, as counted in ``DataPlane.num_buffered_body_bytes``."""
         self.http10 = False
         self.has_host = False
+        self.host = b""
         self.keep_alive = True
         self.content_length = 0
         self.transfer_encoding = b""
@@ -130,6 +132,7 @@ def _host(request: IncomingRequest, name: bytes, value: bytes) -> None:
     if request.has_host:
         raise RefusedError(400, "The request has more than one Host.")
     request.has_host = True
+    request.host = value
 
 
 def _transfer_encoding(request: IncomingRequest, name: bytes, value: bytes) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Forwarded = Literal["pass", "replace", "append"]
+"""What becomes of ``X-Forwarded-…``: passed on as it came; replaced by what the gateway sees; or trusted, and the
+peer's address appended."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,7 +34,11 @@ class HttpSettings:
     idle_timeout_seconds: float = 75.0
     """A keep-alive connection without a request; closed silently."""
     write_timeout_seconds: float = 120.0
-    """A client that has stopped reading an answer for this long has left."""
+    """A client that has read nothing of an answer that waits for it, for this long, has left."""
+    min_upload_bytes_per_second: float = 100.0
+    """Of a body, on average, looked at once it has been coming for ``body_timeout_seconds``: 408. 0: off."""
+    total_timeout_seconds: float = 0.0
+    """From a request's end to its answer's end: then 504, or an error event in a stream. 0: off."""
     linger_seconds: float = 2.0
     """After refusing a request whose body is still coming: how long the rest is read and thrown away."""
 
@@ -58,6 +67,7 @@ class HttpSettings:
     administrative_paths: frozenset[str] = frozenset()
     """Of the worker paths that change its state (``/sleep``, ``/v1/load_lora_adapter`` …), those that clients of the
     data port may use; ``*`` is all of them."""
+    forwarded: Forwarded = "pass"
     forward_authorization: bool = False
     """With API keys: the client's own is passed on to workers. Without, whatever it sends always is."""
     reuse_port: bool = False

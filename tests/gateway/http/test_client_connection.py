@@ -219,6 +219,27 @@ async def test_a_slow_head_is_timed_out_however_it_drips() -> None:
         assert (await waiting).status == 408
 
 
+async def test_a_body_that_drips_is_timed_out() -> None:
+    settings = with_settings(body_timeout_seconds=0.1, min_upload_bytes_per_second=5_000)
+    async with running_plane([], settings) as plane, plane.client() as client:
+        await client.send(b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 99999\r\n\r\n")
+        waiting = asyncio.ensure_future(client.receive())
+        while not waiting.done():
+            client.writer.write(b"a")
+            await asyncio.sleep(0.01)
+        assert (await waiting).status == 408
+
+
+async def test_a_slow_body_that_is_fast_enough_comes_through() -> None:
+    settings = with_settings(body_timeout_seconds=0.1, min_upload_bytes_per_second=1)
+    async with FakeVllm() as worker, running_plane([worker], settings) as plane, plane.client() as client:
+        request = chat(content="x" * 400)
+        for at in range(0, len(request), 20):
+            await client.send(request[at : at + 20])
+            await asyncio.sleep(0.01)
+        assert (await client.receive()).status == 200
+
+
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
     async with running_plane([], with_settings(idle_timeout_seconds=0.05)) as plane:
         async with plane.client() as fresh, plane.client() as used:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -293,6 +294,40 @@ async def test_a_client_that_reads_no_more_has_left() -> None:
             await worker.wait_requests(1)
             await worker.requests[0].wait_disconnected()
         assert plane.metrics.finished[0].ending == "cancelled"
+
+
+async def test_a_client_that_reads_slowly_is_waited_for() -> None:
+    """It never reads so much within the timeout that the gateway would go on reading from the worker."""
+    settings = with_settings(write_timeout_seconds=0.3)
+    async with FakeVllm(flood(30_000_000)) as worker, running_plane([worker], settings) as plane:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", plane.port))
+            await loop.sock_sendall(client, stream_chat())
+            for _ in range(40):
+                assert await loop.sock_recv(client, 3_000)
+                await asyncio.sleep(0.03)
+            assert plane.metrics.finished == []
+
+
+async def test_a_request_that_takes_too_long_in_all_gets_an_error() -> None:
+    settings = with_settings(total_timeout_seconds=0.2)
+    scripts = [silent(), stall_mid_stream(2)]
+    async with FakeVllm(scripts) as worker, running_plane([worker], settings) as plane:
+        async with plane.client() as client:
+            assert (await client.ask(chat())).status == 504
+        async with plane.client() as client:
+            got = await client.ask(stream_chat())
+            assert (got.text, got.events[-1]["error"]["message"]) == (
+                " t0",
+                "The request took longer than it may in all.",
+            )
+            assert got.complete
+        for request in worker.requests:
+            await request.wait_disconnected()
+        assert [f.ending for f in plane.metrics.finished] == ["failed", "failed"]
 
 
 async def test_what_the_dispatcher_hears_of_a_request() -> None:
