@@ -2,17 +2,19 @@
 
 The simulation's side turns every call of a policy into a message and waits for the answer; the policy's side keeps
 objects of its own with the same values. So a policy can see the contract's values and nothing else: no future, no true
-length, no simulator. The way to the policy is ``marshal`` (from the trusted side only), the way back is JSON.
+length, no simulator. Only the fields whose names its source holds are sent. The way to the policy is ``marshal`` (from
+the trusted side only), the way back is JSON.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import marshal
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from designer.subject import Subject, fields_read, load_subject
@@ -21,10 +23,7 @@ from policies.contract import SLOTS, Candidate, Dispatched, Finished, FirstToken
 
 _LENGTH = struct.Struct(">I")
 _MAX_ANSWER = 1 << 20
-_REQUEST = tuple(f.name for f in fields(Request))
-_WORKER = tuple(f.name for f in fields(Worker))
 _VARIANT = tuple(f.name for f in fields(Variant))
-_POOL = tuple(f.name for f in fields(Pool) if f.name not in ("workers", "variants"))
 _EVENTS: Mapping[str, type[Dispatched] | type[FirstToken] | type[Finished]] = {
     "Dispatched": Dispatched,
     "FirstToken": FirstToken,
@@ -38,24 +37,53 @@ class LockstepError(Exception):
     """The policy's side raised, answered nonsense, or has gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The fields that travel, in order; the same on both sides, as both take it from the same sources."""
+
+    request: tuple[str, ...]
+    worker: tuple[str, ...]
+    pool: tuple[str, ...]
+    all_workers: bool
+    variants: bool
+
+    @classmethod
+    def of(cls, subject: Subject) -> _Shape:
+        reads = fields_read(subject)
+        return cls(
+            request=_named(Request, reads),
+            worker=("worker_id", *_named(Worker, reads - {"worker_id"})),
+            pool=_named(Pool, reads - {"workers", "variants"}),
+            all_workers="workers" in reads,
+            variants="variants" in reads,
+        )
+
+
+def _named(kind: type, reads: frozenset[str]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.name in reads)
+
+
 # -- the simulation's side ------------------------------------------------------------------------------------------
 
 
 class RemotePolicy:
     """Fills the slots of a policy that runs elsewhere."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, subject: Subject) -> None:
         self._fd = fd
+        self._subject = subject
+        self._shape = _Shape.of(subject)
+        self._admits_all = admits_all(subject)
         hello = self._receive()
         self.slots: tuple[Slot, ...] = tuple(slot for slot in SLOTS if slot in hello["slots"])
         self.identities: tuple[dict[str, Any], ...] = tuple(hello["identities"])
         if "batch" in self.slots:
             raise LockstepError("a batch policy cannot be run in a process of its own")
 
-    def policy_set(self, subject: Subject) -> PolicySet:
+    def policy_set(self) -> PolicySet:
         """A set whose slots all lead to the other side."""
         mine: dict[str, Any] = {slot: self for slot in self.slots if slot in REMOTE_SLOTS and slot != "observer"}
-        identity = PolicyIdentity(subject.label, subject.digest)
+        identity = PolicyIdentity(self._subject.label, self._subject.digest)
         return PolicySet(
             generation=0,
             routing=mine.get("routing"),
@@ -63,13 +91,12 @@ class RemotePolicy:
             autoscaling=mine.get("autoscaling"),
             observers=(self,) if "observer" in self.slots else (),
             identities=dict.fromkeys(self.slots, identity),
-            reads=fields_read(subject),
+            reads=fields_read(self._subject),
         )
 
     def route(self, request: Request, candidates: Sequence[Candidate], pool: Pool) -> Candidate | None:
-        places = {worker.worker_id: n for n, worker in enumerate(pool.workers)}
-        offered = [(places[c.worker.worker_id], c.num_cached_tokens) for c in candidates]
-        index = self._ask(("route", _values(request, _REQUEST), offered, _pool_values(pool)))
+        offered = [(*_values(c.worker, self._shape.worker), c.num_cached_tokens) for c in candidates]
+        index = self._ask(("route", _values(request, self._shape.request), offered, self._pool(pool)))
         if index is None:
             return None
         if type(index) is not int or not 0 <= index < len(candidates):
@@ -77,17 +104,25 @@ class RemotePolicy:
         return candidates[index]
 
     def admit(self, request: Request, pool: Pool) -> bool:
-        return cast(bool, self._ask(("admit", _values(request, _REQUEST), _pool_values(pool))))
+        if self._admits_all:
+            return True
+        return cast(bool, self._ask(("admit", _values(request, self._shape.request), self._pool(pool))))
 
     def key(self, request: Request) -> Any:
-        return _tuples(self._ask(("key", _values(request, _REQUEST))))
+        return _tuples(self._ask(("key", _values(request, self._shape.request))))
 
     def desired_replicas(self, pool: Pool) -> Mapping[str, int]:
-        return cast(Mapping[str, int], self._ask(("desired_replicas", _pool_values(pool))))
+        return cast(Mapping[str, int], self._ask(("desired_replicas", self._pool(pool))))
 
     def observe(self, event: Dispatched | FirstToken | Finished) -> None:
         kind = type(event)
         self._ask(("observe", kind.__name__, _values(event, tuple(f.name for f in fields(kind)))))
+
+    def _pool(self, pool: Pool) -> tuple[Any, ...]:
+        shape = self._shape
+        workers = [_values(worker, shape.worker) for worker in pool.workers] if shape.all_workers else None
+        variants = [(n, _values(v, _VARIANT)) for n, v in pool.variants.items()] if shape.variants else None
+        return _values(pool, shape.pool), workers, variants
 
     def _ask(self, call: tuple[Any, ...]) -> Any:
         data = marshal.dumps(call)
@@ -111,14 +146,28 @@ def _values(thing: Any, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple([getattr(thing, name) for name in names])
 
 
-def _pool_values(pool: Pool) -> tuple[Any, ...]:
-    workers = [_values(worker, _WORKER) for worker in pool.workers]
-    variants = [(name, _values(variant, _VARIANT)) for name, variant in pool.variants.items()]
-    return _values(pool, _POOL), workers, variants
-
-
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def admits_all(subject: Subject) -> bool:
+    """Whether every ``admit`` in the sources is just ``return True``, so that asking would tell nothing."""
+    found = [
+        node
+        for part in subject.parts
+        for node in ast.walk(ast.parse(part.source))
+        if isinstance(node, ast.FunctionDef) and node.name == "admit"
+    ]
+    return bool(found) and all(_returns_true(node.body) for node in found)
+
+
+def _returns_true(body: Sequence[ast.stmt]) -> bool:
+    match body:
+        case [ast.Return(value=ast.Constant(value=True))]:
+            return True
+        case [ast.Expr(value=ast.Constant()), ast.Return(value=ast.Constant(value=True))]:
+            return True
+    return False
 
 
 # -- the policy's side ----------------------------------------------------------------------------------------------
@@ -134,8 +183,11 @@ def serve(fd: int, subject: Subject, seed: int) -> None:
     slots = [slot for policy in loaded for slot in policy.slots]
     identities = [{"name": p.name, "policy_hash": p.policy_hash, "params": dict(p.params)} for p in loaded]
     _write(fd, json.dumps({"slots": slots, "identities": identities}).encode())
-    host = _Host({slot: policy.policy for policy in loaded for slot in policy.slots if slot != "observer"})
-    host.observers = [policy.policy for policy in loaded if "observer" in policy.slots]
+    policies: dict[Slot, Any] = {
+        slot: policy.policy for policy in loaded for slot in policy.slots if slot != "observer"
+    }
+    observers = [policy.policy for policy in loaded if "observer" in policy.slots]
+    host = _Host(policies, observers, _Shape.of(subject))
     while call := _next_call(fd):
         _write(fd, host.reply(call))
 
@@ -143,9 +195,10 @@ def serve(fd: int, subject: Subject, seed: int) -> None:
 class _Host:
     """The policies and the objects they are shown, kept from call to call as the gateway's are."""
 
-    def __init__(self, policies: Mapping[Slot, Any]) -> None:
+    def __init__(self, policies: Mapping[Slot, Any], observers: Sequence[Any], shape: _Shape) -> None:
         self._policies = policies
-        self.observers: list[Any] = []
+        self._observers = observers
+        self._shape = shape
         self._workers: dict[str, Worker] = {}
         self._pool = Pool("")
 
@@ -156,10 +209,10 @@ class _Host:
         except Exception as error:  # noqa: BLE001 - the boundary to code that is not ours
             return json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode()
 
-    def _route(self, request: tuple[Any, ...], offered: list[tuple[int, int]], pool: tuple[Any, ...]) -> int | None:
+    def _route(self, request: tuple[Any, ...], offered: list[tuple[Any, ...]], pool: tuple[Any, ...]) -> int | None:
         shown = self._show(pool)
-        candidates = [Candidate(shown.workers[place], cached) for place, cached in offered]
-        chosen = self._policies["routing"].route(Request(*request), candidates, shown)
+        candidates = [Candidate(self._worker(values), values[-1]) for values in offered]
+        chosen = self._policies["routing"].route(self._request(request), candidates, shown)
         if chosen is None:
             return None
         places = [n for n, candidate in enumerate(candidates) if candidate is chosen]
@@ -168,32 +221,40 @@ class _Host:
         return places[0]
 
     def _admit(self, request: tuple[Any, ...], pool: tuple[Any, ...]) -> Any:
-        return self._policies["scheduling"].admit(Request(*request), self._show(pool))
+        return self._policies["scheduling"].admit(self._request(request), self._show(pool))
 
     def _key(self, request: tuple[Any, ...]) -> Any:
-        return self._policies["scheduling"].key(Request(*request))
+        return self._policies["scheduling"].key(self._request(request))
 
     def _desired_replicas(self, pool: tuple[Any, ...]) -> Any:
         return dict(self._policies["autoscaling"].desired_replicas(self._show(pool)))
 
     def _observe(self, kind: str, values: tuple[Any, ...]) -> None:
-        for observer in self.observers:
+        for observer in self._observers:
             observer.observe(_EVENTS[kind](*values))
+
+    def _request(self, values: tuple[Any, ...]) -> Request:
+        request = Request("", "")
+        for name, value in zip(self._shape.request, values, strict=True):
+            setattr(request, name, value)
+        return request
 
     def _show(self, values: tuple[Any, ...]) -> Pool:
         scalars, workers, variants = values
-        for name, value in zip(_POOL, scalars, strict=True):
+        for name, value in zip(self._shape.pool, scalars, strict=True):
             setattr(self._pool, name, value)
-        self._pool.workers = [self._worker(worker) for worker in workers]
-        self._pool.variants = {name: Variant(*variant) for name, variant in variants}
+        if workers is not None:
+            self._pool.workers = [self._worker(worker) for worker in workers]
+        if variants is not None:
+            self._pool.variants = {name: Variant(*variant) for name, variant in variants}
         return self._pool
 
     def _worker(self, values: tuple[Any, ...]) -> Worker:
+        """The object that stands for a worker for as long as it lives, brought up to date."""
         worker = self._workers.get(values[0])
         if worker is None:
-            worker = self._workers[values[0]] = Worker(*values)
-            return worker
-        for name, value in zip(_WORKER, values, strict=True):
+            worker = self._workers[values[0]] = Worker(values[0])
+        for name, value in zip(self._shape.worker, values, strict=False):
             setattr(worker, name, value)
         return worker
 

@@ -64,8 +64,8 @@ def lockstep(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
     remote: list[RemotePolicy] = []
 
     def make() -> PolicySet:
-        remote.append(RemotePolicy(fds[0]))
-        return remote[0].policy_set(subject)
+        remote.append(RemotePolicy(fds[0], subject))
+        return remote[0].policy_set()
 
     return {**_simulate(job, fence, make), "identities": list(remote[0].identities)}
 

@@ -1,0 +1,143 @@
+"""Both sides of the lockstep over a socket pair: what the policy is shown, and what it may answer."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+
+import pytest
+
+from designer.lockstep import LockstepError, RemotePolicy, admits_all, serve
+from designer.proposers.behaviour import situations
+from designer.subject import Subject, fields_read, subject_of_source, subject_of_specs
+from policies.contract import Dispatched, Pool, Variant
+from tests.support.programs import load
+
+Connect = Callable[[Subject], RemotePolicy]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Serve subjects in threads of this process; the fence is tried elsewhere."""
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def make(subject: Subject) -> RemotePolicy:
+        ours, theirs = socket.socketpair()
+        sockets.append(ours)
+
+        def run() -> None:
+            with closing(theirs), suppress(SystemExit):
+                serve(theirs.fileno(), subject, 3)
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        return RemotePolicy(ours.fileno(), subject)
+
+    yield make
+    for one in sockets:
+        one.close()
+    for thread in threads:
+        thread.join(10.0)
+
+
+def module(methods: str) -> Subject:
+    return subject_of_source(f"class Policy:\n{methods}\n\ndef create(rng):\n    return Policy()\n", "planted")
+
+
+FULL = module(
+    """
+    def __init__(self):
+        self.seen = 0
+    def route(self, request, candidates, pool):
+        if pool.num_queued_requests > 100:
+            return None
+        return min(candidates, key=lambda c: (c.worker.num_inflight_tokens - c.num_cached_tokens, c.worker.worker_id))
+    def admit(self, request, pool):
+        return request.num_prompt_tokens < 500 and len(pool.workers) > 0
+    def key(self, request):
+        return (request.tenant, -request.num_prompt_tokens, request.arrival_time)
+    def desired_replicas(self, pool):
+        return {name: variant.num_ready + self.seen for name, variant in pool.variants.items()}
+    def observe(self, event):
+        self.seen += event.num_prompt_tokens
+"""
+)
+
+
+def test_every_call_answers_as_the_policy_itself_would(connect: Connect) -> None:
+    remote, local = connect(FULL), load(FULL.parts[0].source)
+    for state in situations(1, 60):
+        chosen = remote.route(state.request, state.candidates, state.pool)
+        assert chosen is local.route(state.request, state.candidates, state.pool)
+        assert remote.admit(state.request, state.pool) == local.admit(state.request, state.pool)
+        assert remote.key(state.request) == local.key(state.request)
+    event = Dispatched(1.0, "r", "w", "t", 7, 0)
+    remote.observe(event)
+    pool = Pool("p", variants={"a": Variant("a", num_ready=2), "b": Variant("b", num_ready=3)})
+    assert remote.desired_replicas(pool) == {"a": 9, "b": 10}
+
+
+def test_the_set_has_the_slots_and_reads_of_the_sources(connect: Connect) -> None:
+    policy_set = connect(FULL).policy_set()
+    assert policy_set.routing is policy_set.scheduling is policy_set.autoscaling is policy_set.observers[0]
+    assert policy_set.reads == fields_read(FULL) >= {"num_inflight_tokens", "num_cached_tokens", "workers", "tenant"}
+    only = connect(subject_of_specs("least_loaded")).policy_set()
+    assert only.routing is not None
+    assert (only.scheduling, only.autoscaling, only.observers) == (None, None, ())
+
+
+def test_only_fields_that_the_source_names_are_shown(connect: Connect) -> None:
+    """``vars`` would be a way round the names; it finds the defaults."""
+    peeking = module(
+        "    def route(self, request, candidates, pool):\n"
+        "        return candidates[int(getattr(request, 'num_' + 'prompt_tokens'))]\n"
+    )
+    remote = connect(peeking)
+    state = situations(1, 1)[0]
+    state.request.num_prompt_tokens = 3
+    assert remote.route(state.request, state.candidates, state.pool) is state.candidates[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("return pool", "was not given"),
+        ("return 0", "was not given"),
+        ("raise SystemExit", "gone"),
+    ],
+)
+def test_a_wrong_answer_is_an_error_here(connect: Connect, body: str, message: str) -> None:
+    remote = connect(module(f"    def route(self, request, candidates, pool):\n        {body}\n"))
+    state = situations(1, 1)[0]
+    with pytest.raises(LockstepError, match=message):
+        remote.route(state.request, state.candidates, state.pool)
+
+
+def test_an_answer_that_is_no_json_is_an_error_here(connect: Connect) -> None:
+    remote = connect(
+        module("    def admit(self, r, p):\n        return object()\n    def key(self, r):\n        return {1}\n")
+    )
+    state = situations(1, 1)[0]
+    for call in (lambda: remote.admit(state.request, state.pool), lambda: remote.key(state.request)):
+        with pytest.raises(LockstepError, match="TypeError"):
+            call()
+
+
+def test_a_batch_policy_cannot_be_asked_from_afar(connect: Connect) -> None:
+    batch = module(
+        "".join(
+            f"    def {name}(self, x):\n        return 0\n" for name in ("waiting_key", "victim_key", "prefill_budget")
+        )
+    )
+    with pytest.raises(LockstepError, match="batch"):
+        connect(batch)
+
+
+def test_admit_is_not_asked_only_where_it_can_be_nothing_but_true() -> None:
+    assert admits_all(subject_of_specs("least_loaded+fcfs"))
+    assert not admits_all(FULL)
+    assert not admits_all(subject_of_specs("least_loaded"))
+    sometimes = "class A:\n    def admit(self, r, p):\n        self.n = 1\n        return True\n"
+    assert not admits_all(subject_of_source(sometimes, "x"))
