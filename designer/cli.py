@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from designer.calibrate import CalibrationError
+from designer.commands.calibrate import calibrate_command
 from designer.commands.evaluate import evaluate_command
 from designer.commands.fidelity import fidelity_command
 from designer.commands.grid import grid_command
@@ -18,12 +20,14 @@ from designer.sandbox import SandboxError
 from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
 from designer.simulator.trace import TraceError
+from designer.worker_probe import ProbeError
 from gateway.errors import GatewayError
 from gateway.mockworker.profile import ProfileError
 from policies.loader import PolicyLoadError
 
 INPUT_ERRORS = (
     *(
+        CalibrationError,
         EvaluationError,
         FidelityError,
         GatewayError,
@@ -32,7 +36,7 @@ INPUT_ERRORS = (
         ProfileError,
         PromotionError,
     ),
-    *(ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
+    *(ProbeError, ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -49,6 +53,7 @@ app.command("report")(report_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.command("fidelity")(fidelity_command)
+app.command("calibrate")(calibrate_command)
 
 
 @app.callback()
