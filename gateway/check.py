@@ -13,6 +13,7 @@ from gateway.discovery.file import read_workers
 from gateway.errors import ConfigError, PolicyRefusedError
 from gateway.policy_files import check, copied, load_copies, parse, slots_of
 from gateway.settings import admin_token, pool_configs
+from gateway.tls import ServerTls, worker_context
 
 
 async def check_all(config: Config) -> dict[str, Any]:
@@ -20,6 +21,9 @@ async def check_all(config: Config) -> dict[str, Any]:
     admin_token(config)
     check_pools(config)
     load_keys(config.api_keys, config.path)
+    if config.tls is not None:
+        ServerTls(config.tls, config.path)
+    worker_context(config.worker_tls, config.path)
     num_workers = len(config.workers)
     if config.discovery.file:
         names = [pool.name for pool in config.pool]

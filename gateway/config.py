@@ -86,6 +86,30 @@ class ServerSection(Section):
     """X-Forwarded-…: as they came; the gateway's own instead; or those of a trusted proxy, and its address."""
 
 
+class TlsSection(Section):
+    """HTTPS on the data port."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+    """Clients need a certificate of this authority."""
+
+
+class WorkerTlsSection(Section):
+    """Towards workers whose URL is https; their certificates are always verified."""
+
+    ca: str | None = None
+    """Instead of the system's authorities."""
+    cert: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> WorkerTlsSection:
+        if self.key is not None and self.cert is None:
+            raise ValueError("key is given without cert; add the certificate it belongs to")
+        return self
+
+
 class AdminSection(Section):
     """The control plane's own port."""
 
@@ -314,6 +338,8 @@ class Config(Section):
     """The whole of it. Made by ``load_config``."""
 
     server: ServerSection = ServerSection()
+    tls: TlsSection | None = None
+    worker_tls: WorkerTlsSection = WorkerTlsSection()
     admin: AdminSection = AdminSection()
     api_keys: ApiKeysSection = ApiKeysSection()
     limits: LimitsSection = LimitsSection()

@@ -46,6 +46,7 @@ from gateway.telemetry.loop_lag import measure_lag
 from gateway.telemetry.metrics import GatewayMetrics, counter
 from gateway.telemetry.scraper import Scraper
 from gateway.telemetry.sinks import sink_of
+from gateway.tls import ServerTls, worker_context
 from gateway.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class Gateway:
         self.runtime = Runtime(self.dispatcher, Clock())
         submit, clock = self.runtime.submit, self.runtime.clock.time
         self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id), self._pool_for)
-        self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts)
+        self._tls = None if config.tls is None else ServerTls(config.tls, config.path)
+        worker_tls = worker_context(config.worker_tls, config.path)
+        self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts, worker_tls)
         self._api_keys = config.api_keys
         self.data_plane.api_keys = load_keys(self._api_keys, config.path)
         self.membership = Membership(
@@ -83,7 +86,7 @@ class Gateway:
             left=self.metrics.worker_left,
             drain_seconds=config.timeouts.drain_seconds,
         )
-        self.scraper = Scraper(submit, clock, self.membership.joined, config.scrape, self.metrics)
+        self.scraper = Scraper(submit, clock, self.membership.joined, config.scrape, self.metrics, tls=worker_tls)
         self.membership.attach(self.scraper)
         self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
         names = [pool.name for pool in config.pool]
@@ -127,7 +130,7 @@ class Gateway:
             admin_port = await self._start_admin(stack, decisions)
             stack.push_async_callback(self.data_plane.close)
             server = self.config.server
-            data_port = await _bound(self.data_plane.start, server.host, server.port, "--port")
+            data_port = await _bound(self._listen, server.host, server.port, "--port")
             mocks = await stack.enter_async_context(mock_workers(self.config.mock))
             self.runtime.start()
             stack.callback(self.runtime.stop)
@@ -135,6 +138,18 @@ class Gateway:
             stack.push_async_callback(self._drain)
             self._started = True
             yield Ports(data_port, admin_port)
+
+    async def _listen(self, host: str, port: int) -> int:
+        return await self.data_plane.start(host, port, self._tls.context if self._tls else None)
+
+    def reload_tls(self) -> None:
+        """Reads the certificate again, for the connections that come after."""
+        if self._tls is not None:
+            self._tls.reload()
+
+    async def _follow_tls(self, file: Path) -> None:
+        async for _ in file_versions(file):
+            self.reload_tls()
 
     def reload_keys(self) -> None:
         """Reads the API keys again. Where that fails, those that were known stay."""
@@ -207,6 +222,7 @@ class Gateway:
             tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources(mocks)]
             tasks.append(group.create_task(self.policies.follow_files()))
             tasks.append(group.create_task(self._follow_keys()))
+            tasks.extend(group.create_task(self._follow_tls(file)) for file in (self._tls.files if self._tls else []))
             tasks.append(group.create_task(measure_lag(self.metrics.loop_lag.observe)))
             try:
                 yield
@@ -302,7 +318,7 @@ async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config
 
 def _announce(config: Config, ports: Ports) -> None:
     facts = {
-        "data": f"http://{config.server.host}:{ports.data}",
+        "data": f"{'https' if config.tls else 'http'}://{config.server.host}:{ports.data}",
         "admin": f"http://{config.admin.host}:{ports.admin}",
         "workers": len(config.workers) + config.mock.count,
     }
@@ -326,4 +342,5 @@ async def _reload_on(hang_up: asyncio.Event, gateway: Gateway, reread: Callable[
         if ignored:
             log.warning("changed, and in force only after a restart", extra={"tables": ",".join(ignored)})
         gateway.reload_keys()
+        gateway.reload_tls()
         await gateway.reload_policies(config)

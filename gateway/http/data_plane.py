@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import MutableMapping
 from itertools import count
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class DataPlane:
     Args:
         runtime: hears of requests, and is to be bound to an executor that passes its commands on to this object.
         output_tokens: by worker, the live counts that the dispatcher was given; changed here.
+        worker_tls: for https workers; None: the system's authorities.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class DataPlane:
         settings: HttpSettings | None = None,
         metrics: DataPlaneMetrics | None = None,
         output_tokens: MutableMapping[str, int] | None = None,
+        worker_tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._worker_tls = worker_tls
         self.runtime = runtime
         self.clock = runtime.clock
         self.settings = settings if settings is not None else HttpSettings()
@@ -103,7 +107,9 @@ class DataPlane:
         ``ValueError`` if the URL is none, or the id is taken."""
         if worker_id in self._pools:
             raise ValueError(f"worker {worker_id} is there already")
-        self._pools[worker_id] = WorkerPool(worker_id, url, self.settings, self._sweeper, self.clock, api_key)
+        self._pools[worker_id] = WorkerPool(
+            worker_id, url, self.settings, self._sweeper, self.clock, api_key, self._worker_tls
+        )
         self.output_tokens[worker_id] = 0
 
     def remove_worker(self, worker_id: str) -> None:
@@ -115,14 +121,17 @@ class DataPlane:
             self.output_tokens.pop(worker_id, None)
             self._models.forget(worker_id)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens; returns the port (for port 0). ``OSError`` if it is taken. May be called for several hosts."""
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listens, with ``tls`` for https; returns the port (for port 0). ``OSError`` if it is taken. May be called for
+        several hosts."""
         server = await self.loop.create_server(
             lambda: ClientConnection(self),
             host,
             port,
             backlog=self.settings.backlog,
             reuse_port=self.settings.reuse_port or None,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else self.settings.header_timeout_seconds or None,
         )
         if not self._servers:
             self._sweeper.start()

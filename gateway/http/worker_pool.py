@@ -36,6 +36,7 @@ class WorkerPool:
         sweeper: Sweeper,
         clock: Clock,
         api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -51,7 +52,7 @@ class WorkerPool:
         self.authorization = b"authorization: Bearer %b\r\n" % api_key.encode("ascii") if api_key else b""
         """A header line, empty: the client's own is passed on."""
         self.removed = False
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = None if parts.scheme == "http" else tls or ssl.create_default_context()
         self._sweeper = sweeper
         self._idle: list[WorkerConnection] = []
         self._open: set[WorkerConnection] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -73,6 +74,7 @@ class Scraper:
         clock: the runner's monotonic clock, seconds.
         joined: told of each worker's first answer.
         rng: spreads the scrapes of many workers over the interval.
+        tls: for https workers; None: the system's authorities.
     """
 
     def __init__(
@@ -83,10 +85,11 @@ class Scraper:
         settings: ScrapeSection,
         metrics: ScrapeMetrics,
         rng: Random | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._submit, self._clock, self._joined = submit, clock, joined
         self._settings, self._metrics, self._rng = settings, metrics, rng or Random()
-        connector = aiohttp.TCPConnector(limit=0, force_close=False)
+        connector = aiohttp.TCPConnector(limit=0, force_close=False, ssl=tls or True)
         self._session = aiohttp.ClientSession(connector=connector, headers={"user-agent": "ranvier-gateway"})
         self.sights: dict[str, Sight] = {}
 

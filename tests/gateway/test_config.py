@@ -103,9 +103,12 @@ def test_every_key_is_documented() -> None:
 
 def _keys() -> list[tuple[str, str]]:
     tables = {
-        name: field.annotation for name, field in Config.model_fields.items() if name not in ("pool", "worker", "base")
+        name: field.annotation
+        for name, field in Config.model_fields.items()
+        if name not in ("pool", "worker", "tls", "base")
     }
-    from gateway.config import FileDiscoverySection, ReplicasSection, WorkerSection
+    from gateway.config import FileDiscoverySection, ReplicasSection, TlsSection, WorkerSection
 
     tables |= {"pool": PoolSection, "worker": WorkerSection, "replicas": ReplicasSection, "file": FileDiscoverySection}
+    tables |= {"tls": TlsSection}
     return [(name, key) for name, section in tables.items() for key in section.model_fields]  # type: ignore[union-attr]

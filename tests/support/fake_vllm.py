@@ -15,6 +15,7 @@ The fake never validates anything: what arrived is in ``requests``.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -316,8 +317,14 @@ class FakeVllm:
     """The server. Use it as an async context manager; it listens on loopback, port 0 by default."""
 
     def __init__(
-        self, script: Script | None = None, *, model: str = "tiny", routes: Mapping[str, Behaviour] | None = None
+        self,
+        script: Script | None = None,
+        *,
+        model: str = "tiny",
+        routes: Mapping[str, Behaviour] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.script: Script = auto() if script is None else script
         """May be replaced at any time; takes effect with the next request."""
         self.routes = {**idle_routes(model), **(routes or {})}
@@ -337,7 +344,7 @@ class FakeVllm:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def num_open_connections(self) -> int:
@@ -355,7 +362,7 @@ class FakeVllm:
     async def listen(self) -> None:
         """Starts, or starts again on the same port after ``stop``."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", self.port)
+        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

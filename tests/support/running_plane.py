@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -63,12 +64,12 @@ class RecordedMetrics:
 class RunningPlane:
     """A data plane that listens, with what it told the dispatcher and what that answered."""
 
-    def __init__(self, settings: HttpSettings, pool: PoolConfig) -> None:
+    def __init__(self, settings: HttpSettings, pool: PoolConfig, worker_tls: ssl.SSLContext | None = None) -> None:
         self.metrics = RecordedMetrics()
         tokens: dict[str, int] = {}
         self.dispatcher = Dispatcher([pool], output_tokens=tokens)
         self.runtime = Runtime(self.dispatcher, executor=self, event_log=self._log)
-        self.data_plane = DataPlane(self.runtime, settings, self.metrics, tokens)
+        self.data_plane = DataPlane(self.runtime, settings, self.metrics, tokens, worker_tls)
         self.tokens = tokens
         self.events: list[Event] = []
         self.commands: list[Command] = []
@@ -122,8 +123,8 @@ class RunningPlane:
                 await asyncio.sleep(0.001)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def client(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls)
         try:
             yield Client(reader, writer)
         finally:
@@ -132,13 +133,19 @@ class RunningPlane:
 
 @asynccontextmanager
 async def running_plane(
-    workers: Sequence[FakeVllm] = (), settings: HttpSettings = QUICK, *, clean: bool = True, **pool: Any
+    workers: Sequence[FakeVllm] = (),
+    settings: HttpSettings = QUICK,
+    *,
+    clean: bool = True,
+    tls: ssl.SSLContext | None = None,
+    worker_tls: ssl.SSLContext | None = None,
+    **pool: Any,
 ) -> AsyncIterator[RunningPlane]:
     """Workers are named ``w0``, ``w1`` … in their order. ``clean`` checks at the end that nothing is left behind."""
-    plane = RunningPlane(settings, PoolConfig("pool", **pool))
+    plane = RunningPlane(settings, PoolConfig("pool", **pool), worker_tls)
     for i, worker in enumerate(workers):
         plane.add(worker, f"w{i}")
-    plane.port = await plane.data_plane.start("127.0.0.1", 0)
+    plane.port = await plane.data_plane.start("127.0.0.1", 0, tls)
     plane.runtime.start(0.02)
     try:
         yield plane
