@@ -46,6 +46,16 @@ class Arrivals(_Table):
     """Of the logarithm of a gap; needed by ``lognormal`` and by nothing else."""
     cv: Positive | None = None
     """Standard deviation of a gap over its mean; needed by ``gamma`` and by nothing else."""
+    day_seconds: Positive | None = None
+    """Length of a day, which begins at its quietest; None: the rate is the same all the time."""
+    day_amplitude: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The rate goes as ``rate x (1 - day_amplitude x cos(2 pi t / day_seconds))``."""
+
+    @model_validator(mode="after")
+    def _a_day_has_a_length(self) -> Arrivals:
+        if (self.day_seconds is not None) != (self.day_amplitude > 0):
+            raise ValueError("day_seconds and day_amplitude go together")
+        return self
 
     @model_validator(mode="after")
     def _shape_matches_process(self) -> Arrivals:
@@ -108,6 +118,9 @@ class Tenant(_Table):
     priority: int = 0
     """Higher is served first."""
     ttft_slo_seconds: Positive | None = None
+    from_seconds: NonNegative = 0.0
+    to_seconds: Positive | None = None
+    """Outside these times the tenant's requests, drawn as all others, are left out. Needs ``duration_seconds``."""
 
 
 class SyntheticWorkload(_Table):
@@ -132,6 +145,8 @@ class SyntheticWorkload(_Table):
             raise ValueError("give either duration_seconds or num_requests")
         if len({tenant.name for tenant in self.tenants}) < len(self.tenants):
             raise ValueError("two tenants have the same name")
+        if self.num_requests is not None and any(tenant.from_seconds or tenant.to_seconds for tenant in self.tenants):
+            raise ValueError("from_seconds and to_seconds of a tenant go with duration_seconds")
         return self
 
 

@@ -6,7 +6,7 @@ A workload is drawn before anything is decided: it is a function of scenario and
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def _synthesize(spec: SyntheticWorkload, seed: int) -> RequestColumns:
         prompt = prompt + added
     output = _lengths(spec.output_tokens, seed, "output", count)
     max_tokens = _max_tokens(spec.max_tokens, seed, count)
-    return RequestColumns(
+    columns = RequestColumns(
         arrival_ps=arrival_ps,
         num_prompt_tokens=prompt,
         num_output_tokens=_cut(output, max_tokens),
@@ -100,18 +100,58 @@ def _synthesize(spec: SyntheticWorkload, seed: int) -> RequestColumns:
         prefix_chunks=chunks,
         exact_prompt_tokens=spec.bytes.exact,
     )
+    return _within_tenants_times(columns)
+
+
+def _within_tenants_times(columns: RequestColumns) -> RequestColumns:
+    ends = [tenant.to_seconds for tenant in columns.tenants]
+    if not any(tenant.from_seconds for tenant in columns.tenants) and not any(ends):
+        return columns
+    seconds = columns.arrival_ps / PS_PER_SECOND
+    since = np.array([tenant.from_seconds for tenant in columns.tenants])[columns.tenant]
+    until = np.array([np.inf if end is None else end for end in ends])[columns.tenant]
+    kept = np.flatnonzero((since <= seconds) & (seconds < until))
+    rows = (
+        "arrival_ps",
+        "num_prompt_tokens",
+        "num_output_tokens",
+        "num_prompt_bytes",
+        "max_tokens",
+        "tenant",
+        "stream",
+    )
+    chunks = tuple(columns.prefix_chunks[row] for row in kept.tolist()) if columns.prefix_chunks else ()
+    return replace(columns, prefix_chunks=chunks, **{name: getattr(columns, name)[kept] for name in rows})
 
 
 def _arrivals(spec: SyntheticWorkload, seed: int) -> Ints:
     if spec.num_requests is not None:
-        return _to_ps(np.cumsum(_gaps(spec.arrivals, seed, spec.num_requests)))
+        return _to_ps(_times(spec.arrivals, seed, spec.num_requests))
     duration = spec.duration_seconds or 0.0
     count = 1024
     while True:  # a longer draw begins with the shorter one, so doubling changes nothing
-        times = np.cumsum(_gaps(spec.arrivals, seed, count))
+        times = _times(spec.arrivals, seed, count)
         if times[-1] > duration:
             return _to_ps(times[times <= duration])
         count *= 2
+
+
+def _times(arrivals: Arrivals, seed: int, count: int) -> Floats:
+    steady = np.cumsum(_gaps(arrivals, seed, count))
+    if arrivals.day_seconds is None:
+        return np.asarray(steady, dtype=np.float64)
+    return _through_the_day(steady, arrivals.day_seconds, arrivals.day_amplitude)
+
+
+def _through_the_day(steady: Floats, day: float, amplitude: float) -> Floats:
+    """The times at which a rate of ``1 - amplitude * cos`` has let as many requests come as a steady one by then."""
+    swing = amplitude * day / (2 * np.pi)
+    low, high = steady - swing, steady + swing
+    for _ in range(64):  # bisection: to the last bit of a float
+        middle = (low + high) / 2
+        early = middle - swing * np.sin(2 * np.pi * middle / day) < steady
+        low, high = np.where(early, middle, low), np.where(early, high, middle)
+    return high
 
 
 def _gaps(arrivals: Arrivals, seed: int, count: int) -> Floats:

@@ -62,6 +62,11 @@ def test_defaults(tmp_path: Path) -> None:
         (("rate = 2.0", "rate = nan"), "workload.arrivals.rate: Input should be"),
         (("rate = 2.0", "rate = 2.0\nburst = 3"), "workload.arrivals.burst: unknown key"),
         (("rate = 2.0", "rate = 2.0\ncv = 3.0"), 'workload.arrivals: cv goes with process = "gamma", which needs it'),
+        (("rate = 2.0", "rate = 2.0\nday_seconds = 9.0"), "workload.arrivals: day_seconds and day_amplitude go"),
+        (
+            ("num_requests = 10", "num_requests = 10\ntenants = [{ name = 'a', to_seconds = 1.0 }]"),
+            "workload: from_seconds and to_seconds of a tenant go with duration_seconds",
+        ),
         (("rate = 2.0", 'rate = 2.0\nprocess = "lognormal"'), "workload.arrivals: sigma goes with"),
         (("median = 30.0", "median = 30.0\nmin = 9\nmax = 3"), "workload.prompt_tokens: min is larger than max"),
         (("num_requests = 10", ""), "workload: give either duration_seconds or num_requests"),

@@ -126,3 +126,31 @@ def test_a_trace_is_sliced_scaled_and_thinned(tmp_path: Path) -> None:
     workload["keep_fraction"] = 0.5
     kept = draw_workload(parse_scenario(table, tmp_path / "t.toml"), 1)
     assert 70 <= len(kept) <= 130
+
+
+def test_a_day_is_quietest_at_its_ends_and_brings_as_many_requests() -> None:
+    arrivals = {"rate": 20.0, "day_seconds": 1000.0, "day_amplitude": 0.8}
+    steady = draw_workload(scenario(arrivals={"rate": 20.0}, duration_seconds=1000.0), 1)
+    daily = draw_workload(scenario(arrivals=arrivals, duration_seconds=1000.0), 1)
+    assert len(daily) == len(steady)
+    assert np.all(np.diff(daily.arrival_ps) >= 0)
+    hundreds = np.histogram(daily.arrival_ps / 1e12, bins=10, range=(0, 1000))[0] / 100
+    middles = np.arange(50, 1000, 100)
+    assert hundreds == pytest.approx(20 * (1 - 0.8 * np.cos(2 * np.pi * middles / 1000)), abs=1.5)
+
+
+def test_a_tenant_comes_between_its_times_and_moves_nobody_else() -> None:
+    prefixes = {"groups": 2, "fraction": 0.5, "tokens": {"median": 600.0}}
+    always = [{"name": "a"}, {"name": "b"}]
+    sometimes = [{"name": "a"}, {"name": "b", "from_seconds": 20.0, "to_seconds": 40.0}]
+    whole, cut = (
+        draw_workload(scenario(tenants=tenants, duration_seconds=100.0, prefixes=prefixes), 1)
+        for tenants in (always, sometimes)
+    )
+    assert cut.arrival_ps[cut.tenant == 0].tolist() == whole.arrival_ps[whole.tenant == 0].tolist()
+    seconds = cut.arrival_ps[cut.tenant == 1] / 1e12
+    assert len(seconds) > 20
+    assert 20 <= seconds.min() < seconds.max() < 40
+    assert len({len(column) for column in columns_of(cut)} | {len(cut.prefix_chunks), len(cut.stream)}) == 1
+    kept = np.isin(whole.arrival_ps, cut.arrival_ps)
+    assert cut.prefix_chunks == tuple(itertools.compress(whole.prefix_chunks, kept))

@@ -10,9 +10,10 @@ import numpy as np
 import orjson
 import pytest
 
+from designer.simulator.fleet import plan_workers
 from designer.simulator.policies import make_policy_set
 from designer.simulator.results import OUTCOMES, SimulationResult
-from designer.simulator.scenario import Scenario, ScenarioError
+from designer.simulator.scenario import Scenario, ScenarioError, SyntheticWorkload, load_scenario
 from designer.simulator.workload import draw_workload
 from designer.simulator.world import World, pool_config, simulate
 from gateway.core.commands import Cancel, Command, Dispatch, SetReplicas
@@ -365,3 +366,20 @@ def test_replicas_may_break_too() -> None:
     result = simulate(scenario, TRACKING, 2)
     assert result.counters["num_failed_dispatches"] > 0
     assert simulate(scenario, TRACKING, 2).to_json(columns=True) == result.to_json(columns=True)
+
+
+@pytest.mark.parametrize("name", ["bursty", "diurnal", "multi-tenant", "mixed-variants", "failures"])
+def test_a_scenario_of_the_package_runs_clean(name: str) -> None:
+    scenario = load_scenario(name)
+    assert isinstance(scenario.workload, SyntheticWorkload)
+    shorter = scenario.workload.model_copy(update={"duration_seconds": 75.0})
+    cut = scenario.model_copy(update={"workload": shorter})
+    result = simulate(cut, "least_loaded+target_tracking:target=8", 1)
+    assert len(result) > 200
+    assert {"completed"} <= outcomes(result) <= {"completed", "failed"}
+    assert {workers.variant for workers in scenario.workers} == {
+        plan.variant for plan in plan_workers(scenario) if plan.worker_id in result.workers
+    }
+    assert (len(result.workers) > len(plan_workers(scenario))) == (name == "diurnal")
+    assert bool(result.counters["num_failed_dispatches"]) == (name == "failures")
+    assert (set(result.tenant[result.arrival < 60]) < set(result.tenant)) == (name == "multi-tenant")
