@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 
 from designer.proposers.grammar import Program
 from designer.proposers.interpret import Router, order_key
@@ -23,7 +24,11 @@ class Situation:
 
 
 def situations(seed: int, count: int, *, workers: int = 4) -> list[Situation]:
-    """Random but coherent states of a pool, from idle to overloaded; the same for the same seed."""
+    """Random but coherent states of a pool, the same for the same seed.
+
+    Half are anything from idle to overloaded; in the other half all workers are nearly full and nearly alike, where
+    limits differ by what they set aside.
+    """
     rng = random.Random(f"situations/{seed}")
     return [_situation(rng, n, workers) for n in range(count)]
 
@@ -34,33 +39,44 @@ def requests(seed: int, count: int) -> list[Request]:
     return [_request(rng, n, 100.0 + 1.7 * n) for n in range(count)]
 
 
-def signature(program: Program) -> str:
-    """Hex digest of its routing over the fixed situations and, if it ever holds one, of the order of its queue.
+def answers(program: Program) -> Iterator[object]:
+    """What it decides in the fixed situations, then, if it ever holds a request, the order of a held queue.
 
     The order of a queue that is never held decides nothing, so it is left out then.
     """
     fixed, waiting = _fixed()
     router = Router(program, random.Random(0))
-    answers: list[object] = []
+    holds = False
+    yield program.ties
     for situation in fixed:
         chosen = router.route(situation.request, situation.candidates, situation.pool)
-        answers.append(-1 if chosen is None else situation.candidates.index(chosen))
-    if -1 in answers:
-        answers.append(sorted(range(len(waiting)), key=lambda n: order_key(program, waiting[n])))
-    answers.append(program.ties)
-    return hashlib.sha256(repr(answers).encode()).hexdigest()[:24]
+        holds = holds or chosen is None
+        yield -1 if chosen is None else situation.candidates.index(chosen)
+    if holds:
+        yield sorted(range(len(waiting)), key=lambda n: order_key(program, waiting[n]))
+
+
+def signature(program: Program) -> str:
+    """Hex digest of its answers: equal for programs that decide alike."""
+    return hashlib.sha256(repr(list(answers(program))).encode()).hexdigest()[:24]
+
+
+def decide_alike(program: Program, known: Sequence[object]) -> bool:
+    """Whether its answers are these; stops at the first that differs."""
+    return all(mine == theirs for mine, theirs in zip_longest(answers(program), known))
 
 
 @lru_cache(maxsize=1)
 def _fixed() -> tuple[Sequence[Situation], Sequence[Request]]:
-    return situations(0, 96), requests(0, 32)
+    return situations(0, 240), requests(0, 32)
 
 
 def _situation(rng: random.Random, n: int, workers: int) -> Situation:
     capacity = rng.choice(_CAPACITIES)
-    pressure = rng.uniform(0.0, 1.4)
+    pressure, spread = (rng.uniform(0.0, 1.4), 0.4) if n % 2 else (rng.uniform(0.6, 1.1), 0.04)
     now = 200.0 + n
-    candidates = tuple(_candidate(rng, f"w{i}", capacity, pressure * rng.uniform(0.6, 1.2)) for i in range(workers))
+    spreads = [rng.uniform(1.0 - spread, 1.0 + spread / 2) for _ in range(workers)]
+    candidates = tuple(_candidate(rng, f"w{i}", capacity, pressure * spreads[i]) for i in range(workers))
     held = rng.choice((0, 0, rng.randrange(1, 200)))
     pool = Pool(
         "pool",

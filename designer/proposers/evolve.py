@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from designer.proposers.behaviour import signature
 from designer.proposers.emit import emit
@@ -21,6 +21,7 @@ from designer.proposers.founders import FOUNDERS
 from designer.proposers.grammar import Program, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.proposers.sampling import random_program
+from designer.proposers.simplify import simplified
 from designer.proposers.variation import cross, mutate, tune
 from designer.proposers.words import why
 
@@ -65,9 +66,9 @@ class EvolveProposer:
         for _ in range(_TRIES):
             proposal, program = self._vary(parents, history, rng)
             if signature(program) not in seen:
-                return proposal
+                return _with_program(proposal, simplified(program))
         program = random_program(rng)
-        return _proposal(program, "starts afresh", (), None)
+        return _proposal(simplified(program), "starts afresh", (), None)
 
     def _seen(self, history: History) -> set[str]:
         """Behaviours that need no simulation: of everything proposed, and of the reference."""
@@ -115,6 +116,11 @@ class EvolveProposer:
             program, also = mutate(program, rng)
             change = f"{change} and {also}"
         return _proposal(program, change, (parent,), _predicted(history, change, parent.effect)), program
+
+
+def _with_program(proposal: Proposal, program: Program) -> Proposal:
+    change = proposal.change[0].upper() + proposal.change[1:]
+    return replace(proposal, source=emit(program), hypothesis=f"{change}. {why(program)}", program=to_json(program))
 
 
 def _tournament(parents: Sequence[_Parent], rng: random.Random) -> _Parent:

@@ -12,6 +12,7 @@ from designer.proposers.emit import emit
 from designer.proposers.grammar import to_json
 from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import random_program
+from designer.proposers.simplify import simplified
 from designer.proposers.words import why
 
 
@@ -23,7 +24,7 @@ class RandomProposer:
 
     def propose(self, history: History) -> Proposal:
         rng = random.Random(f"random/{self._seed}/{len(history.outcomes)}")
-        program = random_program(rng)
+        program = simplified(random_program(rng))
         return Proposal(
             source=emit(program),
             hypothesis=why(program),
