@@ -13,7 +13,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from designer.simulator.bounds import lower_bound
+from designer.simulator.clairvoyant import CLAIRVOYANT, clairvoyant_policies
+from designer.simulator.fleet import plan_workers
+from designer.simulator.policies import PolicySource
 from designer.simulator.scenario import Scenario
+from designer.simulator.timeline import Timeline
+from designer.simulator.workload import RequestColumns, draw_workload
 from designer.simulator.world import simulate
 from designer.statistics import Interval, PairedEffect, bootstrap_interval, holm, paired_effect
 from policies.loader import LoadedPolicy, PolicySpec, load_policies, parse_specs
@@ -36,7 +42,7 @@ class PolicyScore:
     identities: tuple[dict[str, Any], ...]
     """Name, hash, parameters and slots of each module of the set."""
     summaries: tuple[dict[str, Any], ...]
-    """``SimulationResult.summary`` of each seed, in the order of the scorecard's seeds."""
+    """``SimulationResult.summary`` and ``Timeline.summary`` of each seed, in the order of the scorecard's seeds."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -61,6 +67,8 @@ class Scorecard:
     scores: tuple[PolicyScore, ...]
     cpu_seconds: float = field(default=0.0, compare=False)
     """CPU time of all simulations together; in no report, as it differs from run to run."""
+    reference: PolicyScore | None = None
+    """The clairvoyant on the same seeds; its summaries have a ``lower_bound`` and a ``lower_bound_solo``."""
 
     def score(self, spec: str) -> PolicyScore:
         return next(score for score in self.scores if score.spec == spec)
@@ -78,10 +86,35 @@ class Scorecard:
         others = [score.spec for score in self.scores if score.spec != self.comparator]
         return dict(zip(others, holm([self.effect(spec).p_value for spec in others]), strict=True))
 
+    def share_won(self, spec: str) -> float | None:
+        """Of what the clairvoyant wins over the comparator, by the means over seeds; None without a reference, or if
+        the clairvoyant wins nothing. Above 1: better than the clairvoyant, which is no optimum."""
+        return None if self.reference is None else self._share(spec, _average(self.reference.values))
+
+    def bound(self, spec: str) -> float | None:
+        """The proven lower bound (``designer.simulator.bounds``) for this policy; of the mean response time alone.
+
+        One that left requests unanswered has only the weaker bound, which no shedding can break.
+        """
+        if self.reference is None or self.metric != "mean_response_time":
+            return None
+        served = all(summary["num_completed"] == summary["num_requests"] for summary in self.score(spec).summaries)
+        return self.reference.mean("lower_bound" if served else "lower_bound_solo")
+
+    def share_of_bound(self, spec: str) -> float | None:
+        """Of what lies between the comparator and the bound: nobody can win more, and maybe nobody this much."""
+        bound = self.bound(spec)
+        return None if bound is None else self._share(spec, bound)
+
+    def _share(self, spec: str, best: float) -> float | None:
+        base = _average(self.score(self.comparator).values)
+        return (base - _average(self.score(spec).values)) / (base - best) if base > best else None
+
     @property
     def num_requests(self) -> int:
         """Simulated in all."""
-        return sum(summary["num_requests"] for score in self.scores for summary in score.summaries)
+        scores = [*self.scores, *([] if self.reference is None else [self.reference])]
+        return sum(summary["num_requests"] for score in scores for summary in score.summaries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +122,7 @@ class _Task:
     policy: int
     seed: int
     specs: tuple[PolicySpec, ...]
+    """Empty: the clairvoyant."""
     scenario: Scenario
 
 
@@ -106,12 +140,14 @@ def evaluate(
     seeds: Sequence[int],
     *,
     comparator: str = COMPARATOR,
+    reference: bool = False,
     jobs: int = 1,
     on_done: Callable[[], None] | None = None,
 ) -> Scorecard:
     """Every policy of ``specs``, and the comparator, on every seed.
 
     Args:
+        reference: run the clairvoyant too, and work out the lower bound.
         jobs: processes; 1 runs everything in this one.
         on_done: called after each simulation.
 
@@ -124,14 +160,29 @@ def evaluate(
     names = list(dict.fromkeys([*specs, comparator]))
     loaded = [_load(name) for name in names]
     tasks = [_Task(policy, seed, pinned, scenario) for seed in seeds for policy, (pinned, _) in enumerate(loaded)]
+    if reference:
+        tasks += [_Task(len(names), seed, (), scenario) for seed in seeds]
     done = {(result.policy, result.seed): result for result in _run(tasks, jobs, on_done)}
     scores = tuple(
         PolicyScore(name, _identities(policies), tuple(done[index, seed].summary for seed in seeds))
         for index, (name, (_, policies)) in enumerate(zip(names, loaded, strict=True))
     )
     cpu_seconds = sum(result.cpu_seconds for result in done.values())
-    metric = scenario.objective.metric
-    return Scorecard(scenario.name, scenario.digest, metric, tuple(seeds), comparator, scores, cpu_seconds)
+    clairvoyant = tuple(done[len(names), seed].summary for seed in seeds) if reference else ()
+    return Scorecard(
+        scenario=scenario.name,
+        scenario_digest=scenario.digest,
+        metric=scenario.objective.metric,
+        seeds=tuple(seeds),
+        comparator=comparator,
+        scores=scores,
+        cpu_seconds=cpu_seconds,
+        reference=PolicyScore(CLAIRVOYANT, (), clairvoyant) if reference else None,
+    )
+
+
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _load(text: str) -> tuple[tuple[PolicySpec, ...], tuple[LoadedPolicy, ...]]:
@@ -164,8 +215,18 @@ def _run(tasks: Sequence[_Task], jobs: int, on_done: Callable[[], None] | None) 
 
 def _simulate(task: _Task) -> _Done:
     started = time.process_time()
-    summary = simulate(task.scenario, task.specs, task.seed).summary()
+    columns, timeline = draw_workload(task.scenario, task.seed), Timeline()
+    policies: PolicySource = task.specs or clairvoyant_policies(columns)
+    result = simulate(task.scenario, policies, task.seed, workload=columns, sink=timeline)
+    summary = result.summary() | timeline.summary()
+    if not task.specs:
+        summary |= _bounds(task.scenario, columns)
     return _Done(task.policy, task.seed, summary, time.process_time() - started)
+
+
+def _bounds(scenario: Scenario, columns: RequestColumns) -> dict[str, float]:
+    bound = lower_bound(scenario, columns, plan_workers(scenario))
+    return {"lower_bound": bound.mean_response_time, "lower_bound_solo": bound.solo}
 
 
 def _run_in_processes(tasks: Sequence[_Task], jobs: int) -> Iterator[_Done]:

@@ -24,6 +24,7 @@ def evaluate_command(
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
     baselines: Annotated[bool, typer.Option(help=f"Also run {', '.join(BASELINES)}.")] = True,
     comparator: Annotated[str, typer.Option(help="The policy that ratios are to.")] = COMPARATOR,
+    reference: Annotated[bool, typer.Option(help="Also the clairvoyant reference and the lower bound.")] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every seed.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write the table to this Markdown file.")] = None,
@@ -36,10 +37,10 @@ def evaluate_command(
     if not names:
         raise EvaluationError("name a policy, or leave out --no-baselines")
     loaded = load_scenario(scenario)
-    total = seeds * len({*names, comparator})
+    total = seeds * (len({*names, comparator}) + reference)
     with progress(total) as on_done:
         span = range(first_seed, first_seed + seeds)
-        card = evaluate(names, loaded, span, comparator=comparator, jobs=jobs, on_done=on_done)
+        card = evaluate(names, loaded, span, comparator=comparator, reference=reference, jobs=jobs, on_done=on_done)
     _write(card, json, report)
 
 

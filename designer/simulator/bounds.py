@@ -77,7 +77,10 @@ class LowerBound:
 
 
 def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[WorkerPlan]) -> LowerBound:
-    """For these requests on these workers, all of them there all the time; see the top of this file."""
+    """For these requests on these workers; see the top of this file.
+
+    Where workers come and go by a policy's decisions, their number is not known beforehand: only ``solo`` is claimed.
+    """
     profiles = list({id(plan.profile): plan.profile for plan in plans}.values())
     penalty = scenario.objective.penalty_seconds
     delays = scenario.network.dispatch_seconds + scenario.network.answer_seconds
@@ -88,14 +91,13 @@ def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[Wor
     refused = penalty * float((~servable).sum())
     arrivals = (columns.arrival_ps / PS_PER_SECOND)[servable]
     alone = np.sort(arrivals + solo[servable] - delays)
+    count = len(columns)
+    least = float(np.minimum(solo, penalty).sum()) / count
+    if any(workers.model_dump().get("max_replicas") for workers in scenario.workers):
+        return LowerBound(least, least, least)
     pooled, busy = _pooled_sums(costs, arrivals, alone, servable, len(plans))
     served = delays * float(servable.sum()) + refused
-    count = len(columns)
-    return LowerBound(
-        solo=float(np.minimum(solo, penalty).sum()) / count,
-        pooled=(pooled + served) / count,
-        busy=(busy + served) / count,
-    )
+    return LowerBound(least, (pooled + served) / count, (busy + served) / count)
 
 
 def _pooled_sums(

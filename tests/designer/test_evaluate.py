@@ -71,6 +71,27 @@ def test_identities_say_what_ran() -> None:
     assert len(identity["policy_hash"]) == 64
 
 
+def test_the_reference_runs_on_the_same_seeds_and_shares_are_of_what_it_wins() -> None:
+    made = evaluate(["head_room"], contended_scenario(), [1, 2], reference=True)
+    assert made.reference is not None
+    best, base = (sum(score.values) / 2 for score in (made.reference, made.score("least_loaded")))
+    value = sum(made.score("head_room").values) / 2
+    bound = made.bound("head_room")
+    assert bound is not None
+    assert 0 < bound < min(best, value, base)
+    assert made.share_won("head_room") == pytest.approx((base - value) / (base - best))
+    assert made.share_of_bound("head_room") == pytest.approx((base - value) / (base - bound))
+    assert made.share_won("least_loaded") == 0.0
+    assert made.num_requests == 480
+    assert made.score("head_room").mean("max_held")
+    assert 0 < (made.score("head_room").mean("mean_kv_usage") or 0) < 1
+
+
+def test_without_a_reference_nothing_is_claimed() -> None:
+    made = card(fast=[1.0], least_loaded=[2.0])
+    assert (made.share_won("fast"), made.bound("fast"), made.share_of_bound("fast")) == (None, None, None)
+
+
 @pytest.mark.parametrize("seeds", [[], [1, 2, 1]])
 def test_seeds_are_needed_once_each(seeds: list[int]) -> None:
     with pytest.raises(EvaluationError, match="each once"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
+import pytest
 
 from designer.evaluate import PolicyScore, Scorecard
 from designer.scorecard import to_json, to_markdown
@@ -82,3 +84,36 @@ def test_one_seed_has_no_intervals() -> None:
     made = Scorecard("s", "0" * 12, "mean_ttft", (1,), "least_loaded", (score,))
     assert orjson.loads(to_json(made))["policies"][0]["interval_90"] is None
     assert "nan" not in to_markdown(made)
+
+
+def with_reference(**changes: Any) -> Scorecard:
+    extra = {"lower_bound": 2.0, "lower_bound_solo": 1.0}
+    reference = PolicyScore("clairvoyant", (), tuple(summary(s, v, **extra) for s, v in ((1, 4.0), (2, 8.0))))
+    return replace(card(**changes), reference=reference)
+
+
+def test_the_reference_and_the_bound_have_rows_of_their_own() -> None:
+    lines = to_markdown(with_reference()).splitlines()
+    assert cells(lines[2])[-1] == "won"
+    assert cells(lines[4])[-1] == "78 % [54 %]"  # (15 - 8) / (15 - 6) and / (15 - 2)
+    assert cells(lines[5])[-1] == ""
+    assert cells(lines[6])[:2] == ["clairvoyant", "6.0 [4.0, 8.0]"]
+    assert cells(lines[7])[:2] == ["lower bound", "2.0"]
+    assert len({len(line) for line in lines[2:8]}) == 1
+
+
+def test_a_policy_that_sheds_is_held_to_the_bound_that_shedding_cannot_break() -> None:
+    shedding = with_reference(num_completed=99)
+    assert shedding.bound("fast") == 1.0
+    content = orjson.loads(to_json(shedding))
+    assert content["policies"][0]["lower_bound"] == 1.0
+    assert content["policies"][1]["lower_bound"] == 2.0
+    assert content["policies"][0]["share_won"] == pytest.approx(7 / 9)
+    assert content["clairvoyant"]["mean"] == 6.0
+
+
+def test_the_bound_is_of_response_times_alone() -> None:
+    ttft = replace(with_reference(), metric="mean_ttft")
+    assert ttft.bound("fast") is None
+    assert "lower bound |" not in to_markdown(ttft)
+    assert "78 % |" in to_markdown(ttft)

@@ -38,6 +38,8 @@ def test_json_beside_the_baselines(scenario: str) -> None:
     names = [policy["policy"] for policy in content["policies"]]
     assert names == ["random", "round_robin", "least_waiting", "least_loaded", "head_room"]
     assert content["seeds"] == [1, 2]
+    assert len(content["clairvoyant"]["seeds"]) == 2
+    assert content["policies"][4]["lower_bound"] > 0
     assert done.stderr == ""
 
 
