@@ -13,7 +13,7 @@ from gateway.mockworker.engine import Engine
 
 _SLACK = 1e-9
 """Seconds: columns are floats, the run's clock is not."""
-_NEVER_DISPATCHED = ("shed", "queue_full", "unknown_model")
+_NEVER_DISPATCHED = ("shed", "queue_full", "unknown_model", "abandoned")
 
 
 class InvariantViolation(Exception):  # noqa: N818 - it is the run that is wrong, not its input

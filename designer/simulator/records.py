@@ -31,12 +31,14 @@ class RequestRecord:
         "in_flight",
         "landed",
         "made_at_leaving",
+        "next_turn",
         "num_dispatches",
         "num_lost_tokens",
         "outcome",
         "request_id",
         "stats",
         "stream",
+        "think_ps",
         "truth",
         "worker",
     )
@@ -61,6 +63,10 @@ class RequestRecord:
         """The worker of its current dispatch broke; the gateway may not know yet."""
         self.made_at_leaving = NEVER
         """Tokens that were made when its client left, while its worker makes more."""
+        self.next_turn: RequestRecord | None = None
+        """Of its session: sent ``think_ps`` of it after the answer of this one."""
+        self.think_ps = NEVER
+        """NEVER for what does not wait for an answer."""
         self.num_lost_tokens = 0
         """Made by dispatches that failed and were tried again."""
         self.outcome: RequestOutcome | None = None
@@ -73,6 +79,12 @@ class RequestRecord:
         """Tokens that the gateway saw of a dispatch whose worker broke."""
         return self.stats.num_output_tokens if self.stream and self.stats else 0
 
+    def sent(self, now: int, deadline_seconds: float | None) -> None:
+        """A later turn: only here is it known when it is sent."""
+        self.arrival_ps = now
+        self.arrival.time = now / PS_PER_SECOND
+        self.arrival.deadline = None if deadline_seconds is None else self.arrival.time + deadline_seconds
+
     def failed(self) -> None:
         """Its dispatch came to nothing; what follows is another one."""
         self.num_lost_tokens += self.stats.num_output_tokens if self.stats else 0
@@ -82,11 +94,19 @@ class RequestRecord:
 
 
 def make_records(columns: RequestColumns, deadline_seconds: float | None) -> list[RequestRecord]:
-    """In order of arrival."""
+    """In order of arrival; later turns are linked to those before them."""
     rows = zip(
         columns.arrival_ps.tolist(), arrival_events(columns, deadline_seconds), engine_requests(columns), strict=True
     )
-    return [RequestRecord(*row) for row in rows]
+    records = [RequestRecord(*row) for row in rows]
+    if columns.turn_after is not None and columns.think_ps is not None:
+        for record, before, think_ps in zip(
+            records, columns.turn_after.tolist(), columns.think_ps.tolist(), strict=True
+        ):
+            if before >= 0:
+                records[before].next_turn = record
+                record.think_ps = think_ps
+    return records
 
 
 def make_result(

@@ -111,6 +111,19 @@ class Prefixes(_Table):
     """Popularity of group k is proportional to ``k ** -zipf``; 0 is uniform."""
 
 
+class Sessions(_Table):
+    """Every arrival begins a session: the prompt of a turn is the one before it, its answer, and new text."""
+
+    turns: Lengths
+    """How many; of a session that grows past ``max_prompt_tokens``, fewer."""
+    think_seconds: Positive
+    """Median of the time between an answer and the next turn ..."""
+    think_sigma: NonNegative = 0.0
+    """... which is log-normal."""
+    max_prompt_tokens: Count
+    """No turn with a longer prompt is sent."""
+
+
 class Tenant(_Table):
     name: Annotated[str, Field(min_length=1)]
     weight: Positive = 1.0
@@ -135,6 +148,8 @@ class SyntheticWorkload(_Table):
     max_tokens: MaxTokens | None = None
     bytes: PromptBytes = PromptBytes()
     prefixes: Prefixes | None = None
+    sessions: Sessions | None = None
+    """None: every request stands alone."""
     tenants: Annotated[tuple[Tenant, ...], Field(strict=False, min_length=1)] = (Tenant(name="default"),)
     stream_fraction: Fraction = 1.0
     """Share of requests that stream; the gateway never sees the first token of the others."""

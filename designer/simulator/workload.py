@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from designer.simulator.scenario import (
     Prefixes,
     PromptBytes,
     Scenario,
+    Sessions,
     SyntheticWorkload,
     Tenant,
     TraceWorkload,
@@ -40,6 +42,7 @@ class RequestColumns:
     """One row for each request, in order of arrival."""
 
     arrival_ps: Ints
+    """Of a later turn of a session the earliest that could be; it is sent ``think_ps`` after the answer before it."""
     num_prompt_tokens: Ints
     num_output_tokens: Ints
     """The truth, at least 1, already cut to ``max_tokens``."""
@@ -62,6 +65,10 @@ class RequestColumns:
     """Seconds, of each request; NaN: the tenant's. None: the tenant's for all."""
     priorities: Ints | None = None
     """Higher first, of each request. None: the tenant's for all."""
+    turn_after: Ints | None = None
+    """The row of the turn before, which comes first; -1 for a first turn. None: there are no sessions."""
+    think_ps: Ints | None = None
+    """From the answer of the turn before; 0 for a first turn."""
 
     def __len__(self) -> int:
         return len(self.arrival_ps)
@@ -100,7 +107,76 @@ def _synthesize(spec: SyntheticWorkload, seed: int) -> RequestColumns:
         prefix_chunks=chunks,
         exact_prompt_tokens=spec.bytes.exact,
     )
-    return _within_tenants_times(columns)
+    columns = _within_tenants_times(columns)
+    return columns if spec.sessions is None else _with_turns(columns, spec, spec.sessions, seed)
+
+
+def _with_turns(columns: RequestColumns, spec: SyntheticWorkload, sessions: Sessions, seed: int) -> RequestColumns:
+    """Later turns, drawn by seed, session and turn; all rows in the order of their earliest arrival."""
+    count = len(columns)
+    num_turns = _lengths(sessions.turns, seed, "turns", count)
+    turns = [columns]
+    session = [np.arange(count)]
+    after, thinks = [np.full(count, -1)], [np.zeros(count, dtype=np.int64)]
+    row, prompt, output = np.arange(count), columns.num_prompt_tokens, columns.num_output_tokens
+    arrival_ps, num_rows = columns.arrival_ps, count
+    for turn in range(1, int(num_turns.max(initial=0))):
+        prompt = prompt + output + _lengths(spec.prompt_tokens, seed, f"prompt of turn {turn}", count)
+        output = _cut(_lengths(spec.output_tokens, seed, f"output of turn {turn}", count), columns.max_tokens)
+        normals = draws.standard_normals(seed, f"think before turn {turn}", count)
+        think_ps = _to_ps(sessions.think_seconds * np.exp(sessions.think_sigma * normals))
+        arrival_ps = arrival_ps + think_ps
+        num_bytes = _bytes(spec.bytes, prompt, seed, f"bytes of turn {turn}")
+        goes_on = np.flatnonzero((num_turns > turn) & (prompt <= sessions.max_prompt_tokens))
+        num_turns = np.where(prompt <= sessions.max_prompt_tokens, num_turns, 0)
+        drawn = replace(
+            columns,
+            arrival_ps=arrival_ps,
+            num_prompt_tokens=prompt,
+            num_output_tokens=output,
+            num_prompt_bytes=num_bytes,
+        )
+        turns.append(_rows(drawn, goes_on))
+        session.append(goes_on)
+        after.append(row[goes_on])
+        thinks.append(think_ps[goes_on])
+        row = row.copy()
+        row[goes_on] = num_rows + np.arange(len(goes_on))
+        num_rows += len(goes_on)
+    return _in_order(columns, turns, np.concatenate(session), np.concatenate(after), np.concatenate(thinks), seed)
+
+
+def _in_order(
+    columns: RequestColumns, turns: list[RequestColumns], session: Ints, after: Ints, think_ps: Ints, seed: int
+) -> RequestColumns:
+    """One table of all turns, sorted, each naming the place of the one before it, with the prefixes they share."""
+    whole = {name: np.concatenate([getattr(turn, name) for turn in turns]) for name in _ROWS}
+    order = np.argsort(whole["arrival_ps"], kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    joined: dict[str, Any] = {name: column[order] for name, column in whole.items()}
+    of = session[order].tolist()
+    return replace(
+        columns,
+        **joined,
+        prefix_chunks=_session_chunks(columns, of, joined["num_prompt_tokens"].tolist(), seed),
+        session_ids=tuple(f"s{number}" for number in of),
+        turn_after=np.where(after < 0, -1, place[after])[order],
+        think_ps=think_ps[order],
+    )
+
+
+def _session_chunks(columns: RequestColumns, session: list[int], prompts: list[int], seed: int) -> tuple[Chunks, ...]:
+    """Of each row: the chunks of a common beginning, if its session has one, then the session's own."""
+    longest = [0] * len(columns)
+    for number, prompt in zip(session, prompts, strict=True):
+        longest[number] = max(longest[number], prompt // CHUNK_TOKENS)
+    whole = []
+    for number, last in enumerate(longest):
+        common = columns.prefix_chunks[number] if columns.prefix_chunks else ()
+        own = range(len(common) + 1, last + 1)
+        whole.append(common + tuple((_key(f"{seed}/session {number}/{i}"), i * CHUNK_TOKENS) for i in own))
+    return tuple(whole[number][: prompt // CHUNK_TOKENS] for number, prompt in zip(session, prompts, strict=True))
 
 
 def _within_tenants_times(columns: RequestColumns) -> RequestColumns:
@@ -111,17 +187,17 @@ def _within_tenants_times(columns: RequestColumns) -> RequestColumns:
     since = np.array([tenant.from_seconds for tenant in columns.tenants])[columns.tenant]
     until = np.array([np.inf if end is None else end for end in ends])[columns.tenant]
     kept = np.flatnonzero((since <= seconds) & (seconds < until))
-    rows = (
-        "arrival_ps",
-        "num_prompt_tokens",
-        "num_output_tokens",
-        "num_prompt_bytes",
-        "max_tokens",
-        "tenant",
-        "stream",
-    )
+    return _rows(columns, kept)
+
+
+_ROWS = ("arrival_ps", "num_prompt_tokens", "num_output_tokens", "num_prompt_bytes", "max_tokens", "tenant", "stream")
+"""The columns of a drawn workload."""
+
+
+def _rows(columns: RequestColumns, kept: Ints) -> RequestColumns:
+    """Some of its requests."""
     chunks = tuple(columns.prefix_chunks[row] for row in kept.tolist()) if columns.prefix_chunks else ()
-    return replace(columns, prefix_chunks=chunks, **{name: getattr(columns, name)[kept] for name in rows})
+    return replace(columns, prefix_chunks=chunks, **{name: getattr(columns, name)[kept] for name in _ROWS})
 
 
 def _arrivals(spec: SyntheticWorkload, seed: int) -> Ints:
@@ -189,8 +265,8 @@ def _cut(output: Ints, max_tokens: Ints) -> Ints:
     return cut
 
 
-def _bytes(spec: PromptBytes, prompt: Ints, seed: int) -> Ints:
-    noise = np.exp(spec.sigma * draws.standard_normals(seed, "bytes", len(prompt)))
+def _bytes(spec: PromptBytes, prompt: Ints, seed: int, purpose: str = "bytes") -> Ints:
+    noise = np.exp(spec.sigma * draws.standard_normals(seed, purpose, len(prompt)))
     counts: Ints = np.maximum(1, np.rint(prompt * spec.per_token * noise)).astype(np.int64)
     return counts
 

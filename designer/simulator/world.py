@@ -181,7 +181,7 @@ class World:
         for breakdown in self._failures:
             self._at(breakdown.time, self._break, breakdown)
         queue, pop = self._queue, heapq.heappop
-        records = iter(self._records)
+        records = (record for record in self._records if record.think_ps == NEVER)
         coming = next(records, None)
         while self._num_open or self._num_aborting:
             if coming is not None and self._next_arrival <= queue[0][0]:
@@ -252,6 +252,8 @@ class World:
         record.outcome = outcome
         record.ended = now
         self._num_open -= 1
+        if record.next_turn is not None:
+            self._go_on(now, record, record.next_turn)
 
     # -- clients --------------------------------------------------------------------------------------------------
 
@@ -259,6 +261,18 @@ class World:
         if self._timeout_ps is not None:
             self._at(now + self._timeout_ps, self._leave, record)
         self._hear(now, record.arrival)
+
+    def _go_on(self, now: int, record: RequestRecord, turn: RequestRecord) -> None:
+        """A session ends with the first turn that gets no full answer."""
+        if record.outcome == "completed":
+            self._at(now + turn.think_ps, self._send_turn, turn)
+        else:
+            turn.sent(now, None)
+            self._end(now, turn, "abandoned")
+
+    def _send_turn(self, now: int, turn: RequestRecord) -> None:
+        turn.sent(now, self._scenario.clients.deadline_seconds)
+        self._arrive(now, turn)
 
     def _leave(self, now: int, record: RequestRecord) -> None:
         if record.outcome is not None:

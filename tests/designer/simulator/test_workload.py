@@ -154,3 +154,32 @@ def test_a_tenant_comes_between_its_times_and_moves_nobody_else() -> None:
     assert len({len(column) for column in columns_of(cut)} | {len(cut.prefix_chunks), len(cut.stream)}) == 1
     kept = np.isin(whole.arrival_ps, cut.arrival_ps)
     assert cut.prefix_chunks == tuple(itertools.compress(whole.prefix_chunks, kept))
+
+
+def test_turns_grow_by_answer_and_new_text_and_share_their_chunks() -> None:
+    sessions = {"turns": {"median": 4.0, "sigma": 0.5}, "think_seconds": 5.0, "max_prompt_tokens": 4000}
+    drawn, alone = draw_workload(scenario(sessions=sessions), 1), draw_workload(scenario(), 1)
+    assert drawn.turn_after is not None
+    assert drawn.think_ps is not None
+    first = drawn.turn_after < 0
+    assert drawn.num_prompt_tokens[first].tolist() == alone.num_prompt_tokens.tolist()
+    later = np.flatnonzero(~first)
+    before = drawn.turn_after[later]
+    assert np.all(before < later)
+    assert np.all(drawn.num_prompt_tokens[later] > drawn.num_prompt_tokens[before] + drawn.num_output_tokens[before])
+    assert drawn.num_prompt_tokens[later].max() <= 4000
+    assert np.all(drawn.arrival_ps[later] == drawn.arrival_ps[before] + drawn.think_ps[later])
+    for row, previous in zip(later.tolist(), before.tolist(), strict=True):
+        assert drawn.session_ids[row] == drawn.session_ids[previous]
+        chunks, shared = drawn.prefix_chunks[row], drawn.prefix_chunks[previous]
+        assert chunks[: len(shared)] == shared
+        assert len(chunks) == drawn.num_prompt_tokens[row] // 256
+    assert len({chunks[0] for chunks in drawn.prefix_chunks if chunks}) > 100
+
+
+def test_sessions_begin_with_a_common_prefix() -> None:
+    sessions = {"turns": {"median": 2.0}, "think_seconds": 5.0, "max_prompt_tokens": 9000}
+    prefixes = {"groups": 1, "tokens": {"median": 600.0}}
+    drawn = draw_workload(scenario(sessions=sessions, prefixes=prefixes), 1)
+    assert len(drawn) == 1000
+    assert len({chunks[:2] for chunks in drawn.prefix_chunks}) == 1

@@ -307,7 +307,7 @@ def test_requests_give_up_after_the_last_attempt() -> None:
     result = simulate(contended_scenario(queue={"max_attempts": 2}, **tables), "round_robin", 1)
     given_up = result.outcome == OUTCOMES.index("attempts")
     assert given_up.any()
-    assert set(result.num_dispatches[given_up]) == {2}
+    assert result.num_dispatches[given_up].max() == 2  # fewer where the dispatcher has no retry left to give
 
 
 def scaled(**autoscaling: float) -> Scenario:
@@ -383,3 +383,44 @@ def test_a_scenario_of_the_package_runs_clean(name: str) -> None:
     assert (len(result.workers) > len(plan_workers(scenario))) == (name == "diurnal")
     assert bool(result.counters["num_failed_dispatches"]) == (name == "failures")
     assert (set(result.tenant[result.arrival < 60]) < set(result.tenant)) == (name == "multi-tenant")
+
+
+SESSIONS: dict[str, Any] = {
+    "num_requests": 30,
+    "prompt_tokens": {"median": 300.0},
+    "sessions": {"turns": {"median": 3.0, "sigma": 0.5, "max": 6}, "think_seconds": 2.0, "max_prompt_tokens": 2000},
+}
+CACHING = [{"profile": "a10-llama3-8b", "count": 2, "engine": {"num_gpu_blocks": 400, "enable_prefix_caching": True}}]
+
+
+def test_a_turn_follows_the_answer_before_it_and_finds_its_prompt_cached() -> None:
+    scenario = contended_scenario(workload=SESSIONS, workers=CACHING)
+    drawn = draw_workload(scenario, 1)
+    assert drawn.turn_after is not None
+    result = simulate(scenario, "prefix_affinity", 1)
+    assert outcomes(result) == {"completed"}
+    later = np.flatnonzero(drawn.turn_after >= 0)
+    assert len(later) > 30
+    before = drawn.turn_after[later]
+    assert result.arrival[later] - result.finished[before] == pytest.approx(2.0)
+    assert np.all(result.prompt[later] == result.prompt[before] + result.output[before] + 300)
+    assert result.cached[later].sum() > 0
+
+
+def test_lengths_of_turns_do_not_depend_on_the_policy() -> None:
+    scenario = contended_scenario(workload=SESSIONS, workers=CACHING)
+    one, other = (simulate(scenario, spec, 2) for spec in ("random", "round_robin"))
+    assert one.arrival.tolist() != other.arrival.tolist()
+    assert (one.prompt.tolist(), one.output.tolist()) == (other.prompt.tolist(), other.output.tolist())
+
+
+def test_a_session_ends_with_a_turn_that_gets_no_full_answer(tmp_path: Path) -> None:
+    scenario = contended_scenario(workload=SESSIONS, workers=CACHING, clients={"deadline_seconds": 60.0})
+    drawn = draw_workload(scenario, 1)
+    assert drawn.turn_after is not None
+    result = simulate(scenario, policy(tmp_path, SHED_ODD), 1)
+    assert outcomes(result) == {"completed", "shed", "abandoned"}
+    for row in np.flatnonzero(result.outcome == OUTCOMES.index("abandoned")):
+        before = drawn.turn_after[row]
+        assert OUTCOMES[result.outcome[before]] in ("shed", "abandoned")
+        assert result.arrival[row] == result.finished[row] == result.finished[before]
