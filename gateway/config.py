@@ -192,6 +192,20 @@ class QueueSection(Section):
     max_seconds: Seconds = 60.0
 
 
+class FailureSection(Section):
+    """What failures of workers lead to, beside the next attempt."""
+
+    rest_after: Positive = 3
+    """Failed requests in a row after which a worker is left alone for a second, twice as long each further time …"""
+    max_rest_seconds: Seconds = 30.0
+    """… up to this."""
+    max_resting_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    back_pressure_seconds: Seconds = 1.0
+    """For a worker that said it is full."""
+    retry_share: Annotated[float, Field(ge=0, le=10)] = 0.2
+    retry_floor: Count = 100
+
+
 class ReplicasSection(Section):
     """Bounds of one variant, and how a replica of it is started here."""
 
@@ -345,6 +359,7 @@ class Config(Section):
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
     queue: QueueSection = QueueSection()
+    failure: FailureSection = FailureSection()
     pool: tuple[PoolSection, ...] = (PoolSection(),)
     worker: tuple[WorkerSection, ...] = ()
     discovery: DiscoverySection = DiscoverySection()

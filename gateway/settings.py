@@ -37,7 +37,7 @@ def pool_configs(config: Config) -> list[PoolConfig]:
 
 
 def _pool_config(config: Config, pool: PoolSection) -> PoolConfig:
-    queue = config.queue_of(pool)
+    queue, failure = config.queue_of(pool), config.failure
     return PoolConfig(
         name=pool.name,
         models=pool.models,
@@ -45,6 +45,12 @@ def _pool_config(config: Config, pool: PoolSection) -> PoolConfig:
         max_queue_prompt_tokens=queue.max_prompt_tokens,
         max_queue_seconds=queue.max_seconds,
         max_attempts=config.limits.max_attempts,
+        back_pressure_seconds=failure.back_pressure_seconds,
+        rest_after_failures=failure.rest_after,
+        max_rest_seconds=failure.max_rest_seconds,
+        max_resting_share=failure.max_resting_share,
+        retry_share=failure.retry_share,
+        retry_floor=failure.retry_floor,
         prior_output_tokens=pool.prior_output_tokens,
         prior_tokens_per_byte=pool.prior_tokens_per_byte,
         replicas={name: (variant.min, variant.max) for name, variant in pool.replicas.items()},

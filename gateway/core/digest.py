@@ -42,6 +42,7 @@ def _pool(pool: PoolState) -> object:
         pool.estimates.figures(),
         pool.prefix_index.sizes(),
         pool.scaling.figures(),
+        pool.retry_budget.balance,
     )
 
 
@@ -70,6 +71,7 @@ def _worker(state: WorkerState) -> object:
             state.resting,
             state.rest_until,
             state.room,
+            state.on_trial,
             state.num_failures_in_row,
         ),
         (state.num_inflight_requests, state.prompt_tokens, state.prefill_tokens, state.expected_tokens),

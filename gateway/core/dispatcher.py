@@ -207,6 +207,7 @@ class Dispatcher:
         self._num_arrivals += 1
         request = RequestState(view, event, pool, pool.fair_share.tenant(event.tenant), self._num_arrivals)
         self._requests[request.request_id] = request
+        pool.retry_budget.request_arrived()
         estimates.arrivals.add(now)
         estimates.prompt_tokens.add(request.prompt_tokens)
         return request
@@ -271,6 +272,7 @@ class Dispatcher:
         request.step("first_token")
         request.first_token_time = now
         state.first_token(request)
+        pool.worker_began(state)
         pool.worker_has_room(state)
         state.latency.ttft.add(now - request.dispatch_time)
         pool.estimates.latency.ttft.add(now - request.dispatch_time)
@@ -299,7 +301,7 @@ class Dispatcher:
                 request.num_turned_away += 1
             else:
                 request.failed_at(state.worker_id)
-            self._retry(pool, request, now)
+            self._retry(pool, request, now, failed=event.outcome == "failed")
         else:
             self._finish(request)
         self._to_offer.append(pool)
@@ -316,9 +318,10 @@ class Dispatcher:
         if pool.guard.policy_set.observers:
             self._decisions.observe(pool, Finished(now, request.request_id, state.worker_id, ending, num_output_tokens))
 
-    def _retry(self, pool: PoolState, request: RequestState, now: float) -> None:
+    def _retry(self, pool: PoolState, request: RequestState, now: float, *, failed: bool) -> None:
         config = pool.config
-        if request.num_attempts >= config.max_attempts or request.num_turned_away >= config.max_turned_away:
+        tried_enough = request.num_attempts >= config.max_attempts or request.num_turned_away >= config.max_turned_away
+        if tried_enough or (failed and not pool.retry_budget.withdraw(now)):
             self._refuse(request, "attempts", pool.retry_after(now))
             return
         if request.is_late(now):

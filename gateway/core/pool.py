@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from types import MappingProxyType
 
 from gateway.core.estimates import Estimates
@@ -14,6 +15,7 @@ from gateway.core.policy_set import PolicySet
 from gateway.core.prefix_index import PrefixIndex
 from gateway.core.queue import HeldQueue
 from gateway.core.request_state import RequestState
+from gateway.core.retry_budget import RetryBudget
 from gateway.core.scaling import Scaling, ScalingConfig
 from gateway.core.worker_state import CandidateSet, Rest, WorkerState
 from policies.contract import Pool, Variant
@@ -59,6 +61,12 @@ class PoolConfig:
     """Failed dispatches in a row after which a worker is left alone while another serves the model ..."""
     max_rest_seconds: float = 30.0
     """... for a second, doubled with each further failure up to this."""
+    max_resting_share: float = 0.7
+    """Of the pool's workers, rounded up, so many rest for failures at once: what fails everywhere is not theirs."""
+    retry_share: float = 0.2
+    """Requests that may be tried again after a failure, of all requests ..."""
+    retry_floor: int = 100
+    """... and so many in any case, every ten seconds."""
     guard_failures: int = 5
     """A policy set is retired at so many failed calls ..."""
     guard_window: int = 100
@@ -119,6 +127,7 @@ class PoolState:
         self.estimates = Estimates(config.prior_output_tokens, config.prior_tokens_per_byte)
         self.prefix_index = PrefixIndex(config.prefix_index_chunks)
         self.scaling = Scaling(config.replicas, config.scaling)
+        self.retry_budget = RetryBudget(config.retry_share, config.retry_floor)
         self.workers: dict[str, WorkerState] = {}
         """All that joined and did not leave, by joining."""
         self.in_flight: dict[str, RequestState] = {}
@@ -200,7 +209,8 @@ class PoolState:
         """Several failures in a row, and it rests, longer each time: a worker that fails fast looks idle."""
         state.num_failures_in_row += 1
         excess = state.num_failures_in_row - self.config.rest_after_failures
-        if excess >= 0:
+        if excess >= 0 and self._may_rest(state):
+            state.on_trial = False
             self._rest(state, "failures", now + min(self.config.max_rest_seconds, float(2 ** min(excess, 30))))
 
     def worker_full(self, state: WorkerState, now: float) -> None:
@@ -210,21 +220,31 @@ class PoolState:
 
     def worker_took(self, state: WorkerState, now: float) -> None:
         """It was given a request."""
+        if state.on_trial:
+            self._rest(state, "failures", now + self.config.max_rest_seconds)
         if state.room:
             state.room -= 1
             if not state.room:
                 self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
 
     def worker_has_room(self, state: WorkerState) -> None:
-        """It began to answer a request, or is done with one. While nothing is held, its room need not be known."""
+        """It is done with a request, or began to answer one. While nothing is held, its room need not be known."""
         if state.room is not None:
             state.room = state.room + 1 if self.queue.num_requests else None
             if state.resting == "back_pressure":
                 state.resting = None
                 self.workers_changed()
 
+    def worker_began(self, state: WorkerState) -> None:
+        """It sent a first token: a trial is passed, though not yet forgotten."""
+        if state.on_trial:
+            state.on_trial = False
+            state.resting = None
+            self.workers_changed()
+
     def worker_answered(self, state: WorkerState) -> None:
         state.num_failures_in_row = 0
+        state.on_trial = False
         if state.resting is not None:
             state.resting = None
             self.workers_changed()
@@ -235,10 +255,17 @@ class PoolState:
             return False
         for state in self.workers.values():
             if state.resting is not None and state.rest_until <= now:
+                state.on_trial = state.on_trial or state.resting == "failures"
                 state.resting = None
                 state.room = 1 if state.room == 0 else state.room
         self.workers_changed()
         return True
+
+    def _may_rest(self, state: WorkerState) -> bool:
+        """Whether it may be left alone for its failures, beside those that are."""
+        there = [s for s in self.workers.values() if s.healthy and not s.draining]
+        resting = sum(s is not state and (s.on_trial or s.resting == "failures") for s in there)
+        return resting < ceil(self.config.max_resting_share * len(there))
 
     def _rest(self, state: WorkerState, why: Rest, until: float) -> None:
         if self.workers.get(state.worker_id) is state:

@@ -38,6 +38,7 @@ class WorkerState:
         "num_failures_in_row",
         "num_inflight_requests",
         "num_inflight_tokens",
+        "on_trial",
         "output_base",
         "output_seen",
         "prefill_tokens",
@@ -63,6 +64,8 @@ class WorkerState:
         self.resting: Rest | None = None
         self.rest_until = 0.0
         self.num_failures_in_row = 0
+        self.on_trial = False
+        """Back from a rest for failures: it is given one request, and no more until it has begun to answer."""
         self.room: int | None = None
         """So many more it may be given before it rests again; None, without limit, until it says that it is full."""
         self.num_inflight_requests = 0

@@ -142,6 +142,9 @@ class ModelExchange(Exchange):
 
     def _judge_error(self, status: int, body: bytes) -> None:
         self.last_error = (status, body) if body[:1] == b"{" else None
+        if status == 500 and _SHUTTING_DOWN in body:
+            self.retry("rejected", "shutting_down")
+            return
         self.retry("rejected" if status in (429, 503) else "failed", f"status_{status}")
 
     # --- a stream: held, then released until its first token, then passed on
@@ -162,6 +165,9 @@ class ModelExchange(Exchange):
         if status < 500 and status != 429:
             return False
         self.last_error = status, first.payload
+        if status == 500 and _SHUTTING_DOWN in first.payload:
+            self.retry("rejected", "shutting_down")
+            return True
         self.retry("rejected" if status in (429, 503) else "failed", f"first_event_{status}")
         return True
 
@@ -350,6 +356,9 @@ class ModelExchange(Exchange):
         )
 
 
+_SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
+"""What a vLLM server says that drains before its end, while its /health is still 200: it has not failed, and takes no
+more."""
 _ERROR = b'data: {"error"'
 _USAGE_BYTES = 65_536
 """Of a long answer's end, kept to find ``usage`` in."""

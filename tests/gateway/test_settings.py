@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, LimitsSection, Section, TimeoutsSection, load_config
+from gateway.config import Config, FailureSection, LimitsSection, Section, TimeoutsSection, load_config
 from gateway.errors import ConfigError, one_line
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
 
@@ -55,3 +55,11 @@ def test_the_token_may_be_in_a_file(tmp_path: Path) -> None:
 def test_one_line_is_one_line() -> None:
     assert one_line("a\n  b\tc") == "a b c"
     assert one_line("x" * 10, 5) == "xxxx…"
+
+
+def test_each_key_of_failures_changes_something() -> None:
+    (plain,) = pool_configs(Config())
+    for key, field in FailureSection.model_fields.items():
+        value = field.default + 1 if key != "max_resting_share" else 0.5
+        (changed,) = pool_configs(load_config(amend=lambda t, k=key, v=value: t.update(failure={k: v})))  # type: ignore[misc]
+        assert changed != plain, key

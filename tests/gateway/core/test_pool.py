@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.events import Ticked, WorkerDraining, WorkerHealthChanged, WorkerLeft
+from gateway.core.events import FirstTokenSeen, Ticked, WorkerDraining, WorkerHealthChanged, WorkerLeft
 from gateway.core.policy_set import PolicySet
 from gateway.core.pool import Needs
-from tests.support.core_policies import Calls, First, Hold, arrived, completed, dispatcher, joined, play
+from tests.support.core_policies import Calls, First, Hold, arrived, completed, dispatcher, failed, joined, play
 
 
 def shown(*fields, reads=frozenset(), **config):
@@ -114,3 +114,63 @@ def test_made_up_model_names_do_not_fill_the_memory():
     for n in range(2000):
         d.handle(arrived(n, f"r{n}", model=f"m{n}"))
     assert len(d.pools["p"]._candidates) <= 256
+
+
+def resting(d):
+    """Those that no request is sent to, for their failures or on trial with one."""
+    return [worker_id for worker_id, state in d.pools["p"].workers.items() if state.resting == "failures"]
+
+
+def fail_at(d, worker_id, now, name):
+    """A request, sent to the worker by ``First``, that fails after its first byte."""
+    d.handle(arrived(now, name))
+    assert d.pools["p"].in_flight[name].worker.worker_id == worker_id
+    d.handle(failed(now, name, retriable=False))
+
+
+def broken():
+    """``a`` rests until 2, after three failures."""
+    d = dispatcher("a", "b", routing=First())
+    for n in range(3):
+        fail_at(d, "a", 1, f"f{n}")
+    assert resting(d) == ["a"]
+    return d
+
+
+def where(commands):
+    return [command.worker_id for command in commands]
+
+
+def test_a_worker_comes_back_with_one_request():
+    d = broken()
+    assert [where(d.handle(arrived(2, f"r{n}"))) for n in range(3)] == [["a"], ["b"], ["b"]]
+    d.handle(completed(2.5, "r0"))
+    assert [where(d.handle(arrived(3, f"s{n}"))) for n in range(3)] == [["a"], ["a"], ["a"]]
+
+
+def test_a_first_token_passes_the_trial_and_a_later_failure_is_remembered():
+    d = broken()
+    play(d, arrived(2, "r0"), FirstTokenSeen(2.1, "r0"))
+    assert where(d.handle(arrived(2.2, "r1"))) == ["a"]
+    d.handle(failed(2.3, "r1", retriable=False))
+    assert resting(d) == ["a"]
+    assert where(d.handle(arrived(4.2, "r2"))) == ["b"]  # two seconds this time
+    assert where(d.handle(arrived(4.3, "r3"))) == ["a"]
+
+
+def test_a_trial_that_fails_is_a_longer_rest():
+    d = broken()
+    play(d, arrived(2, "r0"), failed(2.1, "r0", retriable=False))
+    assert where(d.handle(arrived(4.0, "r1"))) == ["b"]
+    assert where(d.handle(arrived(4.1, "r2"))) == ["a"]
+
+
+def test_not_all_that_fail_are_left_alone():
+    d = dispatcher("a", "b", "c", "d", routing=First(), max_resting_share=0.5)
+    for n in range(3):
+        fail_at(d, "a", 1, f"a{n}")
+    for n in range(3):
+        fail_at(d, "b", 1, f"b{n}")
+    for n in range(5):
+        fail_at(d, "c", 1, f"c{n}")
+    assert resting(d) == ["a", "b"]

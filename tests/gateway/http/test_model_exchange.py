@@ -312,6 +312,20 @@ async def test_a_client_that_reads_slowly_is_waited_for() -> None:
             assert plane.metrics.finished == []
 
 
+async def test_a_worker_that_drains_is_no_failure_and_another_answers() -> None:
+    """vLLM with --shutdown-timeout, after SIGTERM."""
+    body = b'{"error":{"message":"cannot schedule new futures after shutdown","type":"InternalServerError","code":500}}'
+    head = b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    draining = raw(head % len(body) + body, then="close")
+    async with FakeVllm(draining) as one, FakeVllm() as two, running_plane([one, two]) as plane:
+        async with plane.client() as client:
+            for _ in range(8):
+                assert (await client.ask(chat())).status == 200
+        assert plane.metrics.retried == [("w0", "shutting_down")]
+        assert plane.dispatcher.pools["pool"].workers["w0"].num_failures_in_row == 0
+        assert [event.outcome for event in plane.seen(RequestEnded)].count("failed") == 0
+
+
 async def test_a_request_that_takes_too_long_in_all_gets_an_error() -> None:
     settings = with_settings(total_timeout_seconds=0.2)
     scripts = [silent(), stall_mid_stream(2)]
