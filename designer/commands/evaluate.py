@@ -11,7 +11,7 @@ import typer
 from designer.commands.progress import progress
 from designer.evaluate import BASELINES, COMPARATOR, EvaluationError, Scorecard, evaluate
 from designer.scorecard import to_json, to_markdown
-from designer.simulator.scenario import load_scenario
+from designer.simulator.scenario import Scenario, load_scenario
 
 
 def evaluate_command(
@@ -27,7 +27,9 @@ def evaluate_command(
     reference: Annotated[bool, typer.Option(help="Also the clairvoyant reference and the lower bound.")] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every seed.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write the table to this Markdown file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page (.html), or the table as Markdown (any other name).")
+    ] = None,
 ) -> None:
     """Simulate policies on the same seeds of a scenario and compare them.
 
@@ -41,15 +43,27 @@ def evaluate_command(
     with progress(total) as on_done:
         span = range(first_seed, first_seed + seeds)
         card = evaluate(names, loaded, span, comparator=comparator, reference=reference, jobs=jobs, on_done=on_done)
-    _write(card, json, report)
+    _report(card, loaded, report)
+    _print(card, json)
 
 
-def _write(card: Scorecard, json: bool, report: Path | None) -> None:
-    if report is not None:
-        try:
-            report.write_text(to_markdown(card), encoding="utf-8")
-        except OSError as error:
-            raise EvaluationError(f"{report}: cannot be written: {error.strerror}") from None
+def _report(card: Scorecard, scenario: Scenario, path: Path | None) -> None:
+    """The page looks closely at the first seed."""
+    if path is None:
+        return
+    if path.suffix == ".html":
+        from designer.evaluation_page import observe, to_html
+
+        text = to_html(card, observe(card, scenario, card.seeds[0]))
+    else:
+        text = to_markdown(card)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _print(card: Scorecard, json: bool) -> None:
     typer.echo(to_json(card) if json else to_markdown(card))
     if sys.stderr.isatty():
         rate = card.num_requests / max(card.cpu_seconds, 1e-9)

@@ -56,6 +56,15 @@ def test_a_table_and_a_report(scenario: str, tmp_path: Path) -> None:
     assert report.read_text().strip() == done.stdout.strip()
 
 
+def test_a_report_named_html_is_a_page(scenario: str, tmp_path: Path) -> None:
+    report = tmp_path / "page.html"
+    arguments = ["evaluate", "--scenario", scenario, "--seeds", "1", "--jobs", "1", "--no-baselines", "--no-reference"]
+    done = CliRunner().invoke(app, [*arguments, "fcfs", "--report", str(report)])
+    assert done.exit_code == 0, done.output
+    assert "won" not in done.stdout
+    assert report.read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
