@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup format check test demo bench e2e-vllm clean
+.PHONY: setup format check test demo bench soak e2e-vllm clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.bench $(BENCH)
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak.soak --minutes $(or $(SOAK_MINUTES),5)
 
 e2e-vllm: $(STAMP)
 	@test -n "$$RANVIER_VLLM_URL" || { echo "make e2e-vllm: set RANVIER_VLLM_URL to a running vLLM server" >&2; exit 2; }
