@@ -79,7 +79,8 @@ class LowerBound:
 def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[WorkerPlan]) -> LowerBound:
     """For these requests on these workers; see the top of this file.
 
-    Where workers come and go by a policy's decisions, their number is not known beforehand: only ``solo`` is claimed.
+    Where workers come and go by a policy's decisions, their number is not known beforehand, and where turns of a
+    session follow answers, neither are arrivals: only ``solo`` is claimed.
     """
     profiles = list({id(plan.profile): plan.profile for plan in plans}.values())
     penalty = scenario.objective.penalty_seconds
@@ -93,7 +94,7 @@ def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[Wor
     alone = np.sort(arrivals + solo[servable] - delays)
     count = len(columns)
     least = float(np.minimum(solo, penalty).sum()) / count
-    if any(workers.model_dump().get("max_replicas") for workers in scenario.workers):
+    if columns.turn_after is not None or any(workers.max_replicas is not None for workers in scenario.workers):
         return LowerBound(least, least, least)
     pooled, busy = _pooled_sums(costs, arrivals, alone, servable, len(plans))
     served = delays * float(servable.sum()) + refused

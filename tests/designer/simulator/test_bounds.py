@@ -124,3 +124,13 @@ def test_least_mean_busy_time_by_hand() -> None:
     # 4 units served in 0 … 1 and 2 … 5, 1 unit in 1 … 2: means (0.5 * 1 + 3.5 * 3) / 4 and 1.5.
     total = _least_busy(np.array([0.0, 1.0]), np.array([4.0, 1.0]))
     assert total == pytest.approx(2.75 + 1.5 - 1.0)
+
+
+def test_where_turns_follow_answers_only_the_bound_of_each_alone_is_claimed() -> None:
+    sessions = {"turns": {"median": 3.0}, "think_seconds": 1.0, "max_prompt_tokens": 1000}
+    several = scenario(num_requests=30, sessions=sessions)
+    drawn = draw_workload(several, 1)
+    bound = lower_bound(several, drawn, plan_workers(several))
+    assert bound.mean_response_time == bound.solo
+    for spec in POLICIES[:3]:
+        assert simulate(several, spec, 1).mean_response_time >= bound.solo
