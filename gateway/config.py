@@ -281,6 +281,8 @@ class ScrapeSection(Section):
     health_interval_seconds: Seconds = 2.0
     health_timeout_seconds: Seconds = 5.0
     models_interval_seconds: Seconds = 30.0
+    stalled_seconds: Annotated[float, Field(ge=0, le=86_400)] = 120.0
+    """A worker that says it runs requests while no counter of its engine moves is unhealthy after so long; 0: never."""
     unhealthy_after: Positive = 3
     healthy_after: Positive = 1
 

@@ -86,7 +86,15 @@ class Gateway:
             left=self.metrics.worker_left,
             drain_seconds=config.timeouts.drain_seconds,
         )
-        self.scraper = Scraper(submit, clock, self.membership.joined, config.scrape, self.metrics, tls=worker_tls)
+        self.scraper = Scraper(
+            submit,
+            clock,
+            self.membership.joined,
+            config.scrape,
+            self.metrics,
+            tls=worker_tls,
+            tokens_seen=lambda worker_id: counts.get(worker_id, 0),
+        )
         self.membership.attach(self.scraper)
         self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
         names = [pool.name for pool in config.pool]

@@ -21,7 +21,7 @@ import orjson
 from gateway.config import ScrapeSection, WorkerSection
 from gateway.core.events import Event, MetricsScraped, WorkerHealthChanged, WorkerMetrics
 from gateway.errors import one_line
-from gateway.telemetry.vllm_metrics import parse_vllm_metrics
+from gateway.telemetry.vllm_metrics import engine_progress, parse_vllm_metrics
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class Sight:
     """Why the last look failed; empty when it did not."""
     failures: int = 0
     successes: int = 0
+    stalled: bool = False
+    """Its engine stands still, whatever its ``/health`` says."""
+    progress: tuple[float | None, int] = (None, 0)
+    moved_at: float = 0.0
+    """Since when ``progress`` is what it is, or no request runs."""
     next_health_at: float = 0.0
     next_models_at: float = 0.0
     warned: bool = False
@@ -75,6 +80,7 @@ class Scraper:
         joined: told of each worker's first answer.
         rng: spreads the scrapes of many workers over the interval.
         tls: for https workers; None: the system's authorities.
+        tokens_seen: how many have come from the worker so far.
     """
 
     def __init__(
@@ -86,7 +92,9 @@ class Scraper:
         metrics: ScrapeMetrics,
         rng: Random | None = None,
         tls: ssl.SSLContext | None = None,
+        tokens_seen: Callable[[str], int] = lambda worker_id: 0,
     ) -> None:
+        self._tokens_seen = tokens_seen
         self._submit, self._clock, self._joined = submit, clock, joined
         self._settings, self._metrics, self._rng = settings, metrics, rng or Random()
         connector = aiohttp.TCPConnector(limit=0, force_close=False, ssl=tls or True)
@@ -145,9 +153,22 @@ class Scraper:
         taken_at = self._clock()
         values = parse_vllm_metrics(answer.body)
         sight.last_metrics_at = taken_at
+        self._feel_pulse(sight, answer.body, values.num_requests_running, taken_at)
         if sight.joined:
             self._submit(MetricsScraped(self._clock(), worker_id, values, taken_at))
         return values
+
+    def _feel_pulse(self, sight: Sight, page: bytes, num_running: int | None, now: float) -> None:
+        """An engine that hangs answers /health with 200 (vllm #38157): its counters tell."""
+        progress = engine_progress(page), self._tokens_seen(sight.worker.worker_id)
+        limit = self._settings.stalled_seconds
+        if not num_running or progress[0] is None or progress != sight.progress:
+            sight.progress, sight.moved_at, sight.stalled = progress, now, False
+        elif 0 < limit < now - sight.moved_at and not sight.stalled:
+            sight.stalled = True
+            sight.last_error = f"{num_running} requests run, and no counter of its engine moved for {limit:g} s"
+            if sight.healthy:
+                self._set_health(sight, False)
 
     async def _check_health(self, sight: Sight) -> None:
         answer = await self._get(sight, "/health", self._settings.health_timeout_seconds)
@@ -159,6 +180,8 @@ class Scraper:
             self._failed(sight)
 
     def _succeeded(self, sight: Sight) -> None:
+        if sight.stalled:
+            return
         sight.failures, sight.last_error = 0, ""
         sight.successes += 1
         if not sight.healthy and sight.successes >= (self._settings.healthy_after if sight.joined else 1):

@@ -26,6 +26,14 @@ def parse_vllm_metrics(page: bytes) -> WorkerMetrics:
     )
 
 
+def engine_progress(page: bytes) -> float | None:
+    """Moves with every engine step that does work, and with every token: steps, prompt and generated tokens. None where
+    the worker counts none of them."""
+    names = (b"vllm:iteration_tokens_total_count", b"vllm:prompt_tokens_total", b"vllm:generation_tokens_total")
+    values = [value for name in names for value in _values(page, name)]
+    return sum(values) if values else None
+
+
 def _sum(values: list[float]) -> int | None:
     return round(sum(values)) if values else None
 

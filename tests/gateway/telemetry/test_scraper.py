@@ -51,9 +51,11 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(*urls: str, settings: ScrapeSection = QUICK) -> AsyncIterator[tuple[Seen, Scraper]]:
+async def watching(
+    *urls: str, settings: ScrapeSection = QUICK, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Seen, Scraper]]:
     seen = Seen()
-    scraper = Scraper(seen.events.append, time.monotonic, seen.joined, settings, seen)
+    scraper = Scraper(seen.events.append, clock, seen.joined, settings, seen)
     for url in urls:
         scraper.watch(WorkerSection(url=url, pool="p"))
     try:
@@ -94,6 +96,39 @@ async def test_health_changes_after_so_many_failures_and_comes_back() -> None:
         worker.routes["/health"] = healthy
         await seen.until(lambda: seen.healths() == [False, True])
         assert len(seen.joins) == 1
+
+
+def engine(running: int, tokens: int) -> bytes:
+    return b"vllm:num_requests_running %d\nvllm:generation_tokens_total %d\n" % (running, tokens)
+
+
+async def test_an_engine_that_stands_still_is_unhealthy_though_its_health_is_200() -> None:
+    settings = QUICK.model_copy(update={"stalled_seconds": 0.15})
+    async with FakeVllm() as worker, watching(worker.url, settings=settings) as (seen, scraper):
+        worker.routes["/metrics"] = answer(engine(2, 10))
+        await seen.until(lambda: seen.healths() == [False])
+        (sight,) = scraper.sights.values()
+        assert "no counter of its engine moved" in sight.last_error
+        before = len(worker.all_requests)
+        await seen.until(lambda: len(worker.all_requests) > before + 6)
+        assert seen.healths() == [False]
+        worker.routes["/metrics"] = answer(engine(2, 11))
+        await seen.until(lambda: seen.healths()[:2] == [False, True])
+
+
+async def test_an_idle_or_a_working_engine_is_healthy() -> None:
+    now = [0.0]
+    async with (
+        FakeVllm() as idle,
+        FakeVllm() as busy,
+        watching(idle.url, busy.url, clock=lambda: now[0]) as (seen, scraper),
+    ):
+        idle.routes["/metrics"] = answer(engine(0, 10))
+        for tokens in range(6):
+            busy.routes["/metrics"] = answer(engine(3, tokens))
+            await seen.until(lambda tokens=tokens: scraper.sights[busy.url[7:]].progress == (tokens, 0))
+            now[0] += 100.0
+        assert seen.healths() == []
 
 
 async def test_a_worker_that_hangs_is_unhealthy_and_delays_no_other() -> None:

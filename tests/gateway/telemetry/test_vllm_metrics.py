@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.events import WorkerMetrics
-from gateway.telemetry.vllm_metrics import parse_vllm_metrics
+from gateway.telemetry.vllm_metrics import engine_progress, parse_vllm_metrics
 
 ONE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -41,3 +41,9 @@ vllm:cache_config_info{num_gpu_blocks="100",block_size="128"} 1.0"""
 )
 def test_a_page(page: bytes, values: WorkerMetrics) -> None:
     assert parse_vllm_metrics(page) == values
+
+
+def test_an_engines_progress_moves_with_steps_and_tokens() -> None:
+    page = ONE + b'vllm:generation_tokens_total{engine="0"} 7.0\nvllm:iteration_tokens_total_count{engine="0"} 3.0\n'
+    assert engine_progress(page) == 10.0
+    assert engine_progress(ONE) is None
