@@ -48,6 +48,13 @@ SCENARIOS = {
     "lonely": scenario(arrivals={"process": "poisson", "rate": 0.2}, num_requests=20),
     "cached": CACHED,
     "mixed": MIXED,
+    "sessions": scenario(
+        sessions={"turns": {"median": 3.0}, "think_seconds": 1.0, "max_prompt_tokens": 1200}, num_requests=20
+    ),
+    "failures": contended_scenario(failures=[{"at_seconds": 1.0, "worker": 0, "down_seconds": 2.0}]),
+    "scaled": contended_scenario(
+        workers=[{"profile": "a10-llama3-8b", "max_replicas": 3, "engine": {"num_gpu_blocks": 100}}]
+    ),
 }
 
 
@@ -101,6 +108,12 @@ def test_a_crowd_is_held_to_more_than_its_loneliness() -> None:
     bound = lower_bound(crowd, draw_workload(crowd, 1), plan_workers(crowd))
     assert bound.pooled > 5 * bound.solo
     assert bound.busy > 5 * bound.solo
+
+
+@pytest.mark.parametrize("name", ["sessions", "scaled"])
+def test_where_policies_decide_what_comes_or_serves_less_is_claimed(name: str) -> None:
+    bound = lower_bound(SCENARIOS[name], draw_workload(SCENARIOS[name], 1), plan_workers(SCENARIOS[name]))
+    assert bound.solo == bound.pooled == bound.busy
 
 
 def test_a_request_that_no_worker_can_hold_scores_the_penalty() -> None:
