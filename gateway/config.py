@@ -82,6 +82,8 @@ class ServerSection(Section):
 
     host: str = "0.0.0.0"  # noqa: S104 a gateway exists to be reached; the admin port is loopback
     port: Port = 8000
+    reuse_port: bool = False
+    """SO_REUSEPORT: the next process may listen before this one stops."""
     forwarded: Literal["pass", "replace", "append"] = "pass"
     """X-Forwarded-…: as they came; the gateway's own instead; or those of a trusted proxy, and its address."""
 

@@ -18,6 +18,7 @@ def http_settings(config: Config) -> HttpSettings:
         min_upload_bytes_per_second=limits.min_upload_bytes_per_second,
         passthrough_attempts=limits.max_attempts,
         administrative_paths=frozenset(limits.administrative_paths),
+        reuse_port=config.server.reuse_port,
         forwarded=config.server.forwarded,
         forward_authorization=config.api_keys.forward_authorization,
         header_timeout_seconds=timeouts.header_seconds,

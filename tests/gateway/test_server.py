@@ -196,3 +196,17 @@ async def test_a_workers_own_key_opens_it(monkeypatch: pytest.MonkeyPatch) -> No
             leak = {"url": "http://127.0.0.1:9", "api_key_env": "WORKERS_KEY"}
             assert (await shell.admin("POST", "/admin/workers", leak)).status_code == 400
         assert {r.headers.get("authorization") for r in worker.requests} == {"Bearer w-key"}
+
+
+async def test_the_next_gateway_takes_the_port_over_before_the_first_stops() -> None:
+    port = free_port()
+    server = {"host": "127.0.0.1", "port": port, "reuse_port": True}
+    async with FakeVllm(auto()) as worker:
+        tables = {"worker": [{"url": worker.url}], "server": server}
+        async with running_shell(tables) as first, running_shell(tables) as second:
+            assert first.ports.data == second.ports.data == port
+            await first.gateway.data_plane.drain(5)
+            for _ in range(10):
+                assert (await second.complete()).status_code == 200
+            assert first.gateway.data_plane.num_client_connections == 0
+    assert len(worker.requests) == 10
