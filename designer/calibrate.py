@@ -141,10 +141,10 @@ def _decode(streams: Sequence[Stream]) -> tuple[float, float]:
     gaps, context = [], 0.0
     for stream in streams:
         inside = [(t, n) for t, n in zip(stream.times, stream.counts, strict=True) if begin <= t <= end]
-        if len(inside) < 2:
+        if len(inside) < 2 or inside[-1][0] <= inside[0][0]:
             raise CalibrationError(
                 f"{len(streams)} requests of {stream.ask.num_prompt_tokens} tokens did not decode side by side; "
-                "say --max-num-seqs and --max-num-batched-tokens as the worker has them"
+                "say --max-num-seqs and --max-num-batched-tokens as the worker has them, or give the server more CPU"
             )
         (first, least), (last, most) = inside[0], inside[-1]
         gaps.append((last - first) / (most - least))
@@ -305,6 +305,7 @@ def load_asks(fitted: Fit, plan: Plan, config: EngineConfig, seconds: float, see
     prefill = fitted.coefficients.seconds(
         Point("prefill", "", tuple(_prefill_steps(round(mean_prompt), config)), True, 1.0)
     )
+    decode = max(decode, min(point.seconds for point in fitted.points))  # a poor fit must not make a flood
     mean_output = 40.0
     rate = min(concurrent / (mean_output * decode + prefill), 0.6 / (prefill + mean_output * decode / concurrent))
     arrivals = itertools.takewhile(lambda t: t < seconds, itertools.accumulate(_gaps(rng, rate)))

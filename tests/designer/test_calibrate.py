@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from designer.calibrate import (
     CalibrationError,
     Coefficients,
+    Fit,
     Plan,
     Point,
     Step,
@@ -20,6 +22,7 @@ from designer.calibrate import (
     profile_of,
     sweep,
 )
+from designer.worker_probe import Ask, Stream
 from gateway.mockworker.engine import EngineConfig
 from gateway.mockworker.profile import WorkerProfile, load_profile
 from tests.support.virtual_worker import VirtualWorker
@@ -107,6 +110,21 @@ def test_a_model_s_seconds_add_up() -> None:
     assert model.seconds(alone) == pytest.approx(0.005 + 0.1 + 0.001 + 3e-6 + 0.007)
     floor = Point("decode", "", (Step(2, 2, 4000.0, 0.0),), False, 1.0)
     assert model.seconds(floor) == pytest.approx(0.010 + 0.0002 + 6e-6)
+
+
+def test_tokens_that_come_in_one_lump_are_an_error() -> None:
+    class Lumpy(VirtualWorker):
+        def run(self, asks: Sequence[Ask]) -> list[Stream]:
+            return [replace(s, times=(s.times[-1],) * len(s.times)) for s in super().run(asks)]
+
+    with pytest.raises(CalibrationError, match="did not decode side by side"):
+        sweep(Lumpy(known()), plan(), SMALL)
+
+
+def test_a_poor_fit_makes_no_flood() -> None:
+    points = sweep(VirtualWorker(known()), plan(), SMALL)
+    nothing = Fit(Coefficients(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), tuple(points))
+    assert len(load_asks(nothing, plan(), SMALL, seconds=10.0, seed=1)) < 500
 
 
 def test_an_empty_check_is_an_error() -> None:
