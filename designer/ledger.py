@@ -194,7 +194,7 @@ class Ledger:
     def add_subject(self, subject: Subject) -> str:
         """Store the bytes to be evaluated, once; their digest."""
         parts = json.dumps(subject.to_json()["parts"])
-        self._db.execute("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", (subject.digest, subject.label, parts))
+        self._write("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", (subject.digest, subject.label, parts))
         return subject.digest
 
     def add_candidate(self, record: CandidateRecord) -> None:
@@ -214,7 +214,7 @@ class Ledger:
                     "the run cannot be resumed by this version"
                 )
             return
-        self._db.execute(
+        self._write(
             "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.arm,
@@ -255,7 +255,7 @@ class Ledger:
             time.time(),
         )
         try:
-            self._db.execute(
+            self._write(
                 "INSERT INTO evaluations (digest, scenario_hash, split, seed, tier, status, score, summary, decisions,"
                 " policy_hashes, reason, simulations, wall_seconds, at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 row,
@@ -274,7 +274,7 @@ class Ledger:
             if known != record:
                 raise LedgerError(f"{self.path}: another policy or test was frozen; a run has one sealed test")
             return
-        self._db.execute(
+        self._write(
             "INSERT INTO frozen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.digest,
@@ -295,14 +295,20 @@ class Ledger:
             LedgerError: a different one is there.
         """
         text = json.dumps(dict(content))
-        self._db.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", (kind, text, time.time()))
+        self._write("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", (kind, text, time.time()))
         if self.result(kind) != json.loads(text):
             raise LedgerError(f"{self.path}: another {kind} result is there already")
 
     def add_event(self, kind: str, content: Mapping[str, Any]) -> None:
-        self._db.execute(
+        self._write(
             "INSERT INTO events (kind, content, at) VALUES (?, ?, ?)", (kind, json.dumps(dict(content)), time.time())
         )
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{self.path}: cannot be written: {error}; is another process writing it?") from None
 
     # -- reading --------------------------------------------------------------------------------------------------
 

@@ -52,8 +52,8 @@ def to_text(findings: Findings) -> str:
         *(f"  {name}: {text}" for name, text in _facts(findings)),
     ]
     if findings.sealed:
-        lines.append("sealed, winner's ratio to:")
-        lines += [f"  {row[0]:<40} {row[1]:>8}  {row[2]}  p {row[4]}" for row in _sealed_rows(findings)]
+        lines.append(f"sealed, winner's ratio to (its mean {_winner_mean(findings)}; ratios are of geometric means):")
+        lines += [f"  {row[0]:<32} mean {row[1]:>8}  {row[2]}  p {row[4]}" for row in _sealed_rows(findings)]
     if findings.winner_source:
         lines += ["", findings.winner_source.split('"""')[1].strip()]
     return "\n".join(lines)
@@ -101,10 +101,13 @@ def _sections(findings: Findings) -> Iterator[str]:
     )
     if findings.sealed:
         yield "<h2>Sealed result</h2>"
-        yield _table(("winner's ratio to", "ratio", "t interval", "BCa interval", "p"), _sealed_rows(findings))
+        yield f"<p>The winner's mean is {_winner_mean(findings)}; the ratios are of geometric means, seed by seed.</p>"
+        yield _table(
+            ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p"), _sealed_rows(findings)
+        )
     if findings.validation and findings.validation.get("finalists"):
         yield f"<h2>Validation</h2><p>Against {html.escape(str(findings.validation['comparator_label']))}.</p>"
-        yield _table(("finalist", "ratio", "t interval", "adjusted p"), _validation_rows(findings))
+        yield _table(("finalist", "ratio, t interval", "adjusted p"), _validation_rows(findings))
     if findings.winner_source:
         yield "<h2>The policy</h2>"
         yield f"<pre>{html.escape(findings.winner_source)}</pre>"
@@ -143,7 +146,7 @@ def _sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
     return [
         (
             str(row["label"]),
-            f"{row['ratio']:.3f}",
+            f"{row['mean']:.2f}",
             _interval(row),
             _interval(row, "bca_interval"),
             f"{row['p_value']:.2g}",
@@ -152,9 +155,13 @@ def _sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
     ]
 
 
+def _winner_mean(findings: Findings) -> str:
+    return f"{findings.sealed[-1]['mean']:.2f}" if "mean" in findings.sealed[-1] else "unknown"
+
+
 def _validation_rows(findings: Findings) -> list[tuple[str, ...]]:
     rows = findings.validation["finalists"] if findings.validation else []
-    return [(row["digest"][:12], f"{row['ratio']:.3f}", _interval(row), f"{row['adjusted_p']:.2g}") for row in rows]
+    return [(row["digest"][:12], _interval(row), f"{row['adjusted_p']:.2g}") for row in rows]
 
 
 def _entry_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ answer is an ``Evaluation``; the pool is never broken by it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socket
@@ -124,8 +125,10 @@ class _WarmParent:
         return self._sock
 
     def stop(self) -> None:
-        """Closing the socket ends it and the child it may have; a kill follows if it does not."""
+        """Hanging up ends it and its child, even while another thread waits for it; a kill follows if it does not."""
         if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
             self._sock.close()
             self._sock = None
         if self._process is not None:

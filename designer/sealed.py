@@ -159,11 +159,13 @@ class Judge:
                 **effect_json(effect_of(scored[0], other, 1.0 - alpha)),
                 "digest": other.subject.digest,
                 "label": other.subject.label,
+                "mean": _mean(other.scores),
             }
             for other in scored[1:]
             if not other.failure
         ]
         content: dict[str, Any] = {**effect_json(effect), "look": look, "verdict": verdict, "alpha": alpha}
+        content["mean"] = _mean(scored[0].scores)
         self._ledger.add_result(f"sealed {look}", {**content, "against": rows})
         return verdict
 
@@ -203,6 +205,11 @@ def effect_json(effect: PairedEffect) -> dict[str, Any]:
 def _fewest_seeds(alpha: float) -> int:
     """With all signs alike the sign-flip p of n seeds is ``2 / 2**n``."""
     return math.floor(math.log2(2.0 / alpha)) + 1
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    """Arithmetic, in the metric's own unit: for people. What is tested are ratios."""
+    return sum(scores.values()) / len(scores)
 
 
 def _mean_log(scores: Mapping[int, float]) -> float:

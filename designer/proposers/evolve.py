@@ -110,9 +110,10 @@ class EvolveProposer:
             other = _tournament([p for p in parents if p is not parent], rng)
             program, change = cross(parent.program, other.program, rng)
             return _proposal(program, change, (parent, other), _predicted(history, change, parent.effect)), program
+        good = parent.effect < _SUBSTANTIAL
         tuned = tune(parent.program, rng) if rng.random() < 0.5 * progress else None
-        program, change = tuned or mutate(parent.program, rng)
-        if rng.random() < 0.25:
+        program, change = tuned or mutate(parent.program, rng, refine=good)
+        if rng.random() < (0.1 if good else 0.25):
             program, also = mutate(program, rng)
             change = f"{change} and {also}"
         return _proposal(program, change, (parent,), _predicted(history, change, parent.effect)), program

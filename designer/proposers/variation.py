@@ -34,9 +34,17 @@ Change = tuple[Program, str]
 _ATTEMPTS = 40
 
 
-def mutate(program: Program, rng: random.Random) -> Change:
-    """One change that alters the program and keeps every rule; a fresh sample if none is found in a few tries."""
-    weights = {name: weight for name, weight in _WEIGHTS.items() if program.limits or name not in _OF_THE_QUEUE}
+def mutate(program: Program, rng: random.Random, *, refine: bool = False) -> Change:
+    """One change that alters the program and keeps every rule; a fresh sample if none is found in a few tries.
+
+    Args:
+        refine: the program is good, so what replaces a whole rule of it is rare.
+    """
+    weights = {
+        name: weight * (_RARELY if refine and name in _REPLACES_A_RULE else 1.0)
+        for name, weight in _WEIGHTS.items()
+        if program.limits or name not in _OF_THE_QUEUE
+    }
     for _ in range(_ATTEMPTS):
         name = rng.choices(list(weights), weights=list(weights.values()))[0]
         changed = _valid(_OPERATORS[name](program, rng), program)
@@ -228,3 +236,5 @@ _WEIGHTS: Mapping[str, float] = {
 }
 _OF_THE_QUEUE = ("sets another queue order", "drops a limit")
 """Changes that change no decision while nothing is ever held."""
+_REPLACES_A_RULE = ("sets another limit", "sets another queue order", "turns an order round", "drops a limit")
+_RARELY = 0.25

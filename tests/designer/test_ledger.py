@@ -142,3 +142,16 @@ def test_seeds_of_splits_are_keyed_and_distinct() -> None:
     assert seed_of("secret", "sealed", 0, "other hash") not in sealed
     assert seed_of("other secret", "sealed", 0, "hash") not in sealed
     assert all(0 <= seed < 2**48 for seed in sealed)
+
+
+def test_a_second_writer_is_told_so(tmp_path: Path) -> None:
+    with make(tmp_path) as ledger:
+        other = sqlite3.connect(ledger.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        ledger._db.execute("PRAGMA busy_timeout = 20")
+        with pytest.raises(LedgerError, match="another process"):
+            ledger.add_event("started", {})
+        other.execute("ROLLBACK")
+        other.close()
+        ledger.add_event("started", {})
+        assert len(list(ledger.events("started"))) == 1

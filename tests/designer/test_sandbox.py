@@ -2,6 +2,8 @@
 
 import re
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -159,3 +161,19 @@ def test_the_same_seed_gives_the_same_evaluation(sandbox: Sandbox) -> None:
     assert isinstance(first, Evaluation)
     assert (first.score, first.decisions) == (second.score, second.decisions)
     assert sandbox.evaluate(GOOD, 6).score != first.score
+
+
+def test_closing_ends_what_is_running() -> None:
+    """A run that is interrupted leaves no process behind and does not wait for deadlines."""
+    sandbox = Sandbox(small_scenario(60), jobs=1, deadline_seconds=600.0)
+    assert sandbox.evaluate(GOOD, 1).status == "scored"
+    endless = next(subject for what, subject, _ in PLANTED if what == "endless loop")
+    answers: list[Evaluation] = []
+    thread = threading.Thread(target=lambda: answers.append(sandbox.evaluate(endless, 1)))
+    thread.start()
+    time.sleep(0.2)
+    sandbox.close()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    assert answers[0].status == "failed"
+    assert all(parent._process is None for parents in sandbox._parents.values() for parent in parents)
