@@ -21,7 +21,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from gateway.config import ApiKeysSection, Name, Section, read_tables, validated
+from gateway.config import ApiKeysSection
+from gateway.config_file import read_tables, validated
+from gateway.config_values import Name, Section
 from gateway.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -76,7 +76,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM. Options are laid over the configuration file."""
     from gateway import server
-    from gateway.config import Config, load_config
+    from gateway.config import Config
+    from gateway.config_file import load_config
     from gateway.telemetry import logs
 
     options: dict[str, dict[str, Any]] = {
@@ -105,7 +106,7 @@ def check(
 ) -> None:
     """Check a configuration and every policy it names, without serving."""
     from gateway.check import check_all
-    from gateway.config import load_config
+    from gateway.config_file import load_config
 
     configured = load_config(config, lambda tables: _amend(tables, {}, worker, policy))
     report = asyncio.run(check_all(configured))

@@ -1,80 +1,20 @@
 """The configuration: one frozen tree, strict about unknown keys, and nothing read from anywhere else.
 
 ``docs/configuration.md`` is the reference for operators. Keys with a unit carry it in their name.
+``gateway/config_file.py`` reads it.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import json
 import os
-import tomllib
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, SecretStr, model_validator
 
-from gateway.errors import ConfigError
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Positive = Annotated[int, Field(ge=1, le=2**53)]
-
-
-def _name(value: str) -> str:
-    if not value or len(value) > 200 or any(c.isspace() or c in '/\\"' for c in value):
-        raise ValueError("must be 1 to 200 characters without spaces, slashes or quotes")
-    return value
-
-
-def worker_url(value: str) -> str:
-    """``value`` as a base URL without a trailing slash; a ValueError says what it lacks."""
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL such as http://10.0.0.7:8000")
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("has a port that is no number from 1 to 65535")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError("must have neither user nor query; http://10.0.0.7:8000 or http://10.0.0.7:8000/base")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def _set_variable(value: str) -> str:
-    """The name of a variable of the environment that a header can be made of."""
-    key = os.environ.get(value, "")
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("must name an environment variable that is set to an API key")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-WorkerUrl = Annotated[str, AfterValidator(worker_url)]
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, unknown keys refused, no coercion between types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _arrays_are_tuples(cls, value: Any) -> Any:
-        """TOML has arrays; a frozen tree has tuples."""
-        if not isinstance(value, dict):
-            return value
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-
-
-SectionT = TypeVar("SectionT", bound=Section)
+from gateway.config_values import ApiKeyVariable, Count, Name, Port, Positive, Seconds, Section, WorkerUrl
 
 
 class ServerSection(Section):
@@ -254,7 +194,7 @@ class WorkerSection(Section):
     kv_capacity_tokens: Count | None = None
     block_size: Positive | None = None
     max_num_seqs: Positive | None = None
-    api_key_env: Annotated[str, AfterValidator(_set_variable)] | None = None
+    api_key_env: ApiKeyVariable | None = None
     """The variable that holds the worker's own key (vLLM's ``--api-key``)."""
 
     @property
@@ -410,94 +350,3 @@ def _unique(what: str, values: list[str]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
             raise ValueError(f"{what} {value!r} is there twice; each must differ")
-
-
-def load_config(path: Path | None = None, amend: Callable[[dict[str, Any]], None] = lambda tables: None) -> Config:
-    """The configuration in ``path`` (all defaults without one), after ``amend`` has changed its tables.
-
-    Raises:
-        ConfigError: one line that names the file, the dotted key, the value and the fix.
-    """
-    tables = read_tables(path) if path else {}
-    if "base" in tables:
-        raise ConfigError(f"{path}: base: unknown key; remove it")
-    amend(tables)
-    tables["base"] = path.resolve().parent if path else Path.cwd()
-    return validated(Config, tables, str(path or "configuration"))
-
-
-def validated(model: type[SectionT], tables: Mapping[str, Any], where: str) -> SectionT:
-    """``tables`` as a ``model``, or a ConfigError of one line that begins with ``where``."""
-    try:
-        return model.model_validate(tables)
-    except ValidationError as error:
-        errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")  # typos first
-        rest = "" if len(errors) == 1 else f" (and {len(errors) - 1} more)"
-        raise ConfigError(f"{where}: {_describe(errors[0], model, tables)}{rest}") from None
-
-
-def read_tables(path: Path) -> dict[str, Any]:
-    """A TOML file's tables, or a JSON file's object when its name ends in ``.json``."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name an existing file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: does not parse: {error}") from None
-    if not isinstance(tables, dict):
-        raise ConfigError(f"{path}: must be one JSON object with the key worker")
-    return tables
-
-
-def _describe(detail: ErrorDetails, model: type[Section], tables: Mapping[str, Any]) -> str:
-    key = _dotted(detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {_suggest(detail['loc'], model)}"
-    message = _FIXES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        return f"{key}: is missing; add it"
-    if not key:
-        return message
-    return f"{key}: is {_shown(detail['loc'], tables)}; {message[0].lower() + message[1:]}"
-
-
-_FIXES = {
-    "tuple_type": 'must be a list: of tables, each under [[…]] in two brackets; of values, as in ["a", "b"]',
-    "model_type": "must be a table: [name] on a line of its own, its keys below it",
-}
-"""For faults whose own words are Python's, not TOML's."""
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
-
-
-def _shown(loc: tuple[int | str, ...], tables: Mapping[str, Any]) -> str:
-    value: Any = tables
-    for part in loc:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            break  # a step that pydantic takes and the file has not
-    return "(a table)" if isinstance(value, dict) else "(hidden)" if loc[-1] in ("token", "hash") else repr(value)
-
-
-def _suggest(loc: tuple[int | str, ...], model: type[Section]) -> str:
-    """The keys that may stand where the unknown one does, the likeliest alone if it is near."""
-    for part in loc[:-1]:
-        if part in model.model_fields:
-            model = _section_in(model.model_fields[str(part)].annotation) or model
-    known = sorted(set(model.model_fields) - {"base"})
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"remove it (known here: {', '.join(known)})"
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The Section inside ``tuple[X, ...]``, ``dict[str, X]`` or ``X | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    inner = [_section_in(arg) for arg in getattr(annotation, "__args__", ())]
-    return next((x for x in inner if x is not None), None)

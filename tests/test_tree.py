@@ -14,6 +14,8 @@ COVERED_BY = {
     "gateway/admin/client.py": "tests/gateway/test_cli.py",
     "gateway/admin/view.py": "tests/gateway/admin/test_app.py",
     "gateway/check.py": "tests/gateway/test_cli.py",
+    "gateway/config_file.py": "tests/gateway/test_config.py",
+    "gateway/config_values.py": "tests/gateway/test_config.py",
     "gateway/core/commands.py": "tests/gateway/core/test_dispatcher.py",
     "gateway/core/events.py": "tests/gateway/core/test_dispatcher.py",
     "gateway/discovery/source.py": "tests/gateway/discovery/test_membership.py",

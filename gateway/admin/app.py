@@ -12,7 +12,8 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.access import RequestError, access, body_of, errors, json_answer
 from gateway.admin.view import PoolsView
-from gateway.config import Config, WorkerSection, validated
+from gateway.config import Config, WorkerSection
+from gateway.config_file import validated
 from gateway.discovery.file import placed
 from gateway.discovery.membership import Membership
 from gateway.policy_files import PolicyFiles

@@ -9,7 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from gateway.config import Section, WorkerSection, read_tables, validated
+from gateway.config import WorkerSection
+from gateway.config_file import read_tables, validated
+from gateway.config_values import Section
 from gateway.discovery.source import file_versions
 from gateway.errors import ConfigError
 

@@ -23,7 +23,7 @@ from designer.fidelity import (
 from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import Scenario, load_scenario
 from designer.simulator.world import simulate
-from gateway.config import load_config
+from gateway.config_file import load_config
 
 
 def comparison(policy: str, real: float, simulated: float, verdict: str = "valid") -> Comparison:

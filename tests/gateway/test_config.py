@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import Config, PoolSection, load_config
+from gateway.config import Config, PoolSection
+from gateway.config_file import load_config
 from gateway.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api_keys import entry
-from gateway.config import load_config
+from gateway.config_file import load_config
 from gateway.errors import ConfigError, PolicyRefusedError, StartError
 from gateway.telemetry.event_log import replay_log
 from tests.support.fake_vllm import FakeVllm, auto

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, FailureSection, LimitsSection, Section, TimeoutsSection, load_config
+from gateway.config import Config, FailureSection, LimitsSection, TimeoutsSection
+from gateway.config_file import load_config
+from gateway.config_values import Section
 from gateway.errors import ConfigError, one_line
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from gateway.config import load_config
+from gateway.config_file import load_config
 from gateway.server import Gateway, Ports
 from gateway.watchdog import Watchdog
 
