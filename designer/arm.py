@@ -7,13 +7,14 @@ budget is one policy on one seed; what failed is paid for too.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import CandidateRecord, Ledger
-from designer.proposers.protocol import History, Outcome, Proposal, Proposer, log_ratio
+from designer.proposers.protocol import History, NoProposalError, Outcome, Proposal, Proposer, log_ratio
 from designer.subject import Subject, subject_of_source
 from policies.conformance import check_source
 
@@ -73,10 +74,9 @@ class Arm:
         return History(self._reference, tuple(self._outcomes))
 
     def run(self) -> None:
-        """Spend the whole budget."""
+        """Spend the whole budget, or as much of it as the proposer has candidates for."""
         generation = 0
-        while self.spent < self._budget:
-            self._generation(generation)
+        while self.spent < self._budget and self._generation(generation):
             generation += 1
 
     def finalists(self, count: int) -> list[Outcome]:
@@ -97,10 +97,12 @@ class Arm:
             found.setdefault(tuple(sorted(outcome.scores.items())), outcome)
         return list(found.values())
 
-    def _generation(self, generation: int) -> None:
+    def _generation(self, generation: int) -> bool:
+        """One batch; False when the proposer had none."""
         first = len(self._outcomes)
-        for _ in range(min(BATCH, self._budget - self.spent)):
-            self._propose(generation)
+        with contextlib.suppress(NoProposalError):
+            for _ in range(min(getattr(self._proposer, "batch", BATCH), self._budget - self.spent)):
+                self._propose(generation)
         alive = list(range(first, len(self._outcomes)))
         seeds = self._rotated(generation)
         done = 0
@@ -108,6 +110,7 @@ class Arm:
             self._try(alive, seeds[done:upto])
             alive = self._survivors(alive)
             done = upto
+        return len(self._outcomes) > first
 
     def _rotated(self, generation: int) -> list[int]:
         """The train seeds, begun by another one each time, of those on which there is most to win."""

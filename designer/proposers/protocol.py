@@ -82,14 +82,25 @@ class History:
         return log_ratio(shared, best.scores) + log_ratio(best.scores, self.reference)
 
 
+class NoProposalError(Exception):
+    """A proposer has no candidate to give before it sees the outcomes of those it gave; if there are none, no more."""
+
+
 class Proposer(Protocol):
-    """An author of candidates."""
+    """An author of candidates.
+
+    One that wants outcomes sooner than after a whole batch has an attribute ``batch``: how many it gives at a time.
+    """
 
     @property
     def name(self) -> str: ...
 
     def propose(self, history: History) -> Proposal:
-        """The next candidate; deterministic in the proposer's seed and the history."""
+        """The next candidate; deterministic in the proposer's seed and the history.
+
+        Raises:
+            NoProposalError: there is none, for now or for good.
+        """
         ...
 
 

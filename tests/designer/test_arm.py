@@ -5,7 +5,7 @@ from pathlib import Path
 from designer.arm import BATCH, Arm, Progress
 from designer.evaluations import Evaluator
 from designer.ledger import Ledger, RunRecord
-from designer.proposers.protocol import History, Proposal
+from designer.proposers.protocol import History, NoProposalError, Proposal
 from designer.sandbox import Evaluation, Sandbox, Task
 from tests.support.small_scenario import small_scenario
 
@@ -117,3 +117,26 @@ def test_a_proposer_sees_train_scores_of_all_that_went_before(tmp_path: Path) ->
     assert last.reference == REFERENCE
     assert all(set(outcome.scores) <= set(TRAIN) for outcome in last.outcomes)
     assert len(last.outcomes) == len(arm.history.outcomes) - 1
+
+
+class HesitantProposer(ScriptedProposer):
+    """Two at a time, and five in all."""
+
+    batch = 2
+
+    def propose(self, history: History) -> Proposal:
+        if len(history.outcomes) == len(self._factors):
+            raise NoProposalError
+        return super().propose(history)
+
+
+def test_a_proposer_may_want_its_outcomes_sooner_and_may_have_no_more(tmp_path: Path) -> None:
+    sandbox, proposer = ScriptedSandbox(), HesitantProposer([0.9, 0.8, 0.7, 1.2, 0.6])
+    record = RunRecord("r", 0.0, "small", small_scenario().model_dump_json(), "hash", {}, "s")
+    with Ledger.create(tmp_path, record) as ledger:
+        arm = Arm("search", proposer, 1000, TRAIN, REFERENCE, Evaluator(ledger, sandbox, "hash"), ledger)
+        arm.run()
+    assert [len(outcome.scores) for outcome in arm.history.outcomes] == [1, 8, 8, 1, 8]
+    known = [sum(outcome.status == "scored" for outcome in history.outcomes) for history in proposer.histories]
+    assert known == [0, 0, 2, 2, 4]
+    assert arm.spent < 1000
