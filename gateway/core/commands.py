@@ -7,7 +7,7 @@ from typing import Literal
 
 RejectReason = Literal[
     "shed",  # the policy's admit said no: 429
-    "queue_full",  # number or tokens of the queue: 429
+    "queue_full",  # number or tokens of the queue, or the tenant's number: 429
     "queue_timeout",  # held for max_queue_seconds: 503
     "deadline",  # the client's own deadline passed while held: 503
     "no_worker",  # no healthy worker serves the model: 503

@@ -47,11 +47,14 @@ class Decisions:
     # --- requests ---
 
     def admitted(self, pool: PoolState, request: RequestState) -> bool:
-        if pool.guard.policy_set.scheduling is None:
+        if not pool.schedules:
             return True
         self._refresh(pool)
-        admitted = pool.guard.admit(request.request, pool.pool)
-        self._retire_failing(pool)
+        pool.show_queue(self._now)
+        guard = pool.guard
+        admitted = guard.admit(request.request, pool.pool)
+        if guard.tripped is not None:
+            self._retire_failing(pool)
         return admitted
 
     def set_key(self, pool: PoolState, request: RequestState) -> None:
@@ -71,19 +74,22 @@ class Decisions:
         """
         if request.tried:
             candidates = candidates.without(request.tried)
-        if pool.guard.policy_set.routing is None:
+        if not pool.routes:
             return fewest_in_flight(candidates)
         self._refresh(pool)
         pool.show_queue(self._now, in_hand, in_hand * request.prompt_tokens)
-        pool.show_cached(candidates, request)
-        chosen = pool.guard.route(request.request, candidates, pool.pool)
-        self._retire_failing(pool)
+        if pool.needs.cached:
+            pool.show_cached(candidates, request)
+        guard = pool.guard
+        chosen = guard.route(request.request, candidates, pool.pool)
+        if guard.tripped is not None:
+            self._retire_failing(pool)
         if chosen is None and candidates.all_smaller_than(request.prompt_tokens):
             return emptiest(candidates)
         return chosen
 
     def dispatched(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:
-        if pool.guard.policy_set.observers:
+        if pool.observes:
             self._show(pool, request, state)
             self._retire_failing(pool)
 
@@ -137,6 +143,7 @@ class Decisions:
     def scale(self, pool: PoolState) -> None:
         """Ask for the replicas wanted, within bounds and delays."""
         self._refresh(pool)
+        pool.show_queue(self._now)
         pool.show_variants()
         wishes = pool.guard.desired_replicas(pool.pool, tuple(pool.pool.variants))
         self._retire_failing(pool)

@@ -36,6 +36,7 @@ from gateway.core.worker_state import WorkerState
 from policies.contract import Finished, FirstToken, Request
 
 _NO_WORKER_RETRY_SECONDS = 5.0
+_Check = Callable[[Any], None]
 _Handler = Callable[[Any, float], None]
 _Ending = Literal["completed", "failed", "cancelled"]
 
@@ -65,6 +66,7 @@ class Dispatcher:
         calls = CallLog()
         self._decisions = Decisions(output_tokens, calls, self._changed)
         self._pools = {config.name: PoolState(config, watch, calls) for config in pools}
+        self._all_pools = tuple(self._pools.values())
         if len(self._pools) < len(pools):
             raise ValueError("two pools have the same name; give each its own")
         self._pool_by_model = by_model(self._pools)
@@ -75,23 +77,18 @@ class Dispatcher:
         self._out: list[Command] = []
         self._to_offer: list[PoolState] = []
         """Pools whose queue's head is to be offered before the event is over."""
-        self._handlers: dict[type, _Handler] = {
-            RequestArrived: self._arrived,
-            FirstTokenSeen: self._first_token,
-            RequestEnded: self._ended,
-            ClientLeft: self._client_left,
-            MetricsScraped: self._scraped,
-            WorkerJoined: self._joined,
-            WorkerDraining: self._draining,
-            WorkerLeft: self._left,
-            WorkerHealthChanged: self._health_changed,
-            PolicySetReplaced: self._replaced,
-            Ticked: self._ticked,
-        }
-        self._checks: dict[type, Callable[[Any], None]] = {
-            RequestArrived: self._check_id,
-            WorkerJoined: self._check_pool,
-            PolicySetReplaced: self._check_pool,
+        self._handlers: dict[type, tuple[_Check | None, _Handler]] = {
+            RequestArrived: (self._check_id, self._arrived),
+            FirstTokenSeen: (None, self._first_token),
+            RequestEnded: (None, self._ended),
+            ClientLeft: (None, self._client_left),
+            MetricsScraped: (None, self._scraped),
+            WorkerJoined: (self._check_pool, self._joined),
+            WorkerDraining: (None, self._draining),
+            WorkerLeft: (None, self._left),
+            WorkerHealthChanged: (None, self._health_changed),
+            PolicySetReplaced: (self._check_pool, self._replaced),
+            Ticked: (None, self._ticked),
         }
 
     # --- for the runner ---
@@ -140,8 +137,8 @@ class Dispatcher:
         Raises:
             ValueError: a request's id is in flight already, or the pool is not configured. Nothing has changed then.
         """
-        handler = self._handlers[type(event)]
-        if (check := self._checks.get(type(event))) is not None:
+        check, handler = self._handlers[type(event)]
+        if check is not None:
             check(event)
         now = event.time
         if now < self.now:
@@ -151,14 +148,12 @@ class Dispatcher:
         out: list[Command] = []
         self._out = out
         self._decisions.begin(now, out)
-        self._pass_time(now)
+        for pool in self._all_pools:
+            if pool.is_due:
+                self._pass_time(pool, now)
         handler(event, now)
-        while self._to_offer:
-            pool = self._to_offer.pop()
-            if pool.queue.num_requests:
-                self._offer(pool, now)
-            if not self._to_offer:
-                self._pass_time(now)
+        if self._to_offer:
+            self._settle(now)
         return out
 
     def _check_id(self, event: RequestArrived) -> None:
@@ -172,17 +167,17 @@ class Dispatcher:
     # --- requests ---
 
     def _arrived(self, event: RequestArrived, now: float) -> None:
-        pool = self.pool_for(event.model)
-        if pool is None or not (pool.candidates(event.model).states or pool.serves(event.model)):
+        model = event.model
+        pool = self._pool_by_model.get(model, self._default_pool)
+        if pool is None or not (pool.candidates(model).states or pool.serves(model)):
             self._out.append(Reject(event.request_id, "unknown_model"))
             return
         request = self._new_request(pool, event, now)
-        candidates = pool.candidates(request.model)
-        if request.is_late(now):
+        if event.deadline is not None and event.deadline <= now:
             self._refuse(request, "deadline", pool.retry_after(now))
-        elif not candidates.states and not pool.may_serve_later(request.model):
+        elif not pool.candidates(model).states and not pool.may_serve_later(model):
             self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS)
-        elif not self._decisions.admitted(pool, request):
+        elif pool.schedules and not self._decisions.admitted(pool, request):
             self._refuse(request, "shed", pool.retry_after(now))
         else:
             self._place(pool, request, now)
@@ -214,16 +209,20 @@ class Dispatcher:
 
     def _place(self, pool: PoolState, request: RequestState, now: float) -> None:
         """Dispatch the arrival at once when nothing is before it, else hold it."""
-        queue, config = pool.queue, pool.config
+        queue = pool.queue
         candidates = pool.candidates(request.model)
-        is_first = not queue.num_ready
+        is_first = not queue.num_requests or not queue.num_ready
         if is_first and candidates.states:
             chosen = self._decisions.route(pool, request, candidates, in_hand=1)
             if chosen is not None:
                 self._dispatch(pool, request, chosen, now)
                 return
+        config = pool.config
         num_tokens = queue.num_prompt_tokens + request.prompt_tokens
         if queue.num_requests >= config.max_queue_requests or 0 < config.max_queue_prompt_tokens < num_tokens:
+            self._refuse(request, "queue_full", pool.retry_after(now))
+            return
+        if 0 < config.max_queue_requests_per_tenant <= request.tenant.num_held:
             self._refuse(request, "queue_full", pool.retry_after(now))
             return
         self._hold(pool, request, now)
@@ -250,18 +249,22 @@ class Dispatcher:
     def _dispatch(self, pool: PoolState, request: RequestState, state: WorkerState, now: float) -> None:
         self.num_dispatches += 1
         request.step("dispatch")
-        request.cached_tokens = pool.num_cached(state, request)
         request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
         request.tenant.charge(request.charged)
+        cached = 0
+        if keys := request.prefix_keys:
+            cached = pool.num_cached(state, request)
+            pool.prefix_index.add(state.worker_id, keys, state.kv_capacity_tokens)
+        request.cached_tokens = cached
         state.dispatched(request, now, self.num_dispatches)
-        pool.worker_took(state, now)
+        if state.on_trial or state.room:
+            pool.worker_took(state, now)
         pool.in_flight[request.request_id] = request
-        if request.prefix_keys:
-            pool.prefix_index.add(state.worker_id, request.prefix_keys, state.kv_capacity_tokens)
         if not request.stream:
             pool.expect_first_token(request, state, now)
-        self._out.append(Dispatch(request.request_id, state.worker_id, request.cached_tokens))
-        self._decisions.dispatched(pool, request, state)
+        self._out.append(Dispatch(request.request_id, state.worker_id, cached))
+        if pool.observes:
+            self._decisions.dispatched(pool, request, state)
 
     def _first_token(self, event: FirstTokenSeen, now: float) -> None:
         request = self._requests.get(event.request_id)
@@ -272,13 +275,17 @@ class Dispatcher:
         request.step("first_token")
         request.first_token_time = now
         state.first_token(request)
-        pool.worker_began(state)
-        pool.worker_has_room(state)
-        state.latency.ttft.add(now - request.dispatch_time)
-        pool.estimates.latency.ttft.add(now - request.dispatch_time)
-        if pool.guard.policy_set.observers:
+        if state.on_trial:
+            pool.worker_began(state)
+        if state.room is not None:
+            pool.worker_has_room(state)
+        ttft = now - request.dispatch_time
+        state.latency.ttft.add(ttft)
+        pool.estimates.latency.ttft.add(ttft)
+        if pool.observes:
             self._decisions.observe(pool, FirstToken(now, request.request_id, state.worker_id))
-        self._to_offer.append(pool)
+        if pool.is_due:
+            self._to_offer.append(pool)
 
     def _ended(self, event: RequestEnded, now: float) -> None:
         request = self._requests.get(event.request_id)
@@ -289,22 +296,29 @@ class Dispatcher:
         if event.outcome == "completed":
             pool.learn(request, state, event, now)
             pool.worker_answered(state)
-            pool.worker_has_room(state)
-        elif event.outcome == "failed":
+            self._release(request, state, "completed", event.num_output_tokens, now)
+            self._finish(request)
+        else:
+            self._failed(event, request, state, now)
+        if pool.is_due:
+            self._to_offer.append(pool)
+
+    def _failed(self, event: RequestEnded, request: RequestState, state: WorkerState, now: float) -> None:
+        """Tried again, when no byte of it has reached the client."""
+        pool, broke = request.pool, event.outcome == "failed"
+        if broke:
             pool.worker_failed(state, now)
         else:
             pool.worker_full(state, now)
-        ending: _Ending = "completed" if event.outcome == "completed" else "failed"
-        self._release(request, state, ending, event.num_output_tokens, now)
-        if event.retriable and ending == "failed":
-            if event.outcome == "rejected":
-                request.num_turned_away += 1
-            else:
-                request.failed_at(state.worker_id)
-            self._retry(pool, request, now, failed=event.outcome == "failed")
-        else:
+        self._release(request, state, "failed", event.num_output_tokens, now)
+        if not event.retriable:
             self._finish(request)
-        self._to_offer.append(pool)
+            return
+        if broke:
+            request.failed_at(state.worker_id)
+        else:
+            request.num_turned_away += 1
+        self._retry(pool, request, now, failed=broke)
 
     def _release(
         self, request: RequestState, state: WorkerState, ending: _Ending, num_output_tokens: int, now: float
@@ -315,7 +329,7 @@ class Dispatcher:
         state.released(request, now, num_output_tokens)
         used = weighted_tokens(request.prompt_tokens, num_output_tokens) if ending != "failed" else 0.0
         request.tenant.charge(used - request.charged)
-        if pool.guard.policy_set.observers:
+        if pool.observes:
             self._decisions.observe(pool, Finished(now, request.request_id, state.worker_id, ending, num_output_tokens))
 
     def _retry(self, pool: PoolState, request: RequestState, now: float, *, failed: bool) -> None:
@@ -339,7 +353,8 @@ class Dispatcher:
             self._take(request, now)
         else:
             self._out.append(Cancel(request.request_id, request.worker.worker_id))
-            request.pool.worker_has_room(request.worker)
+            if request.worker.room is not None:
+                request.pool.worker_has_room(request.worker)
             self._release(request, request.worker, "cancelled", event.num_output_tokens, now)
         self._finish(request)
         self._to_offer.append(request.pool)
@@ -376,13 +391,23 @@ class Dispatcher:
         """Its policies are others now."""
         self._to_offer.append(pool)
 
-    def _pass_time(self, now: float) -> None:
-        """Reject what has been held to its limit, before anything else can happen to it."""
-        for pool in self._pools.values():
-            if pool.rest_until is not None and pool.end_rests(now):
-                self._to_offer.append(pool)
+    def _settle(self, now: float) -> None:
+        """Offer what may go, until nothing more follows from this event."""
+        while self._to_offer:
+            pool = self._to_offer.pop()
             if pool.queue.num_requests:
-                self._expire(pool, now)
+                self._offer(pool, now)
+            if not self._to_offer:
+                for each in self._all_pools:
+                    if each.is_due:
+                        self._pass_time(each, now)
+
+    def _pass_time(self, pool: PoolState, now: float) -> None:
+        """Reject what has been held to its limit, before anything else can happen to it."""
+        if pool.end_rests(now):
+            self._to_offer.append(pool)
+        if pool.queue.num_requests:
+            self._expire(pool, now)
 
     def _expire(self, pool: PoolState, now: float) -> None:
         first = pool.queue.next_limit()
@@ -405,7 +430,8 @@ class Dispatcher:
             if before is not None:
                 self._remove(worker_id)
             self._worker_pools[worker_id] = pool
-            pool.workers[worker_id] = WorkerState(event)
+            pool.workers[worker_id] = state = WorkerState(event)
+            state.shows_tokens = pool.needs.output
             pool.prefix_index.join(worker_id)
         if event.replica:
             pool.scaling.joined(event.variant)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 RATE_SECONDS = 60.0
 """Time constant of the arrival rate."""
+_RATE_SCALE = 16.0 * RATE_SECONDS
 _MAX_MODELS = 256
 _MAX_TENANTS = 4096
 _OUTPUT_HORIZON = 100
@@ -32,9 +33,10 @@ class RunningMean:
         """0.0 before the first."""
 
     def add(self, value: float) -> None:
-        if self.count < self.horizon:
-            self.count += 1
-        self.value += (value - self.value) / self.count
+        count = self.count
+        if count < self.horizon:
+            self.count = count = count + 1
+        self.value += (value - self.value) / count
 
 
 class Latency:
@@ -69,8 +71,17 @@ class ArrivalRate:
         self._last: float | None = None
 
     def add(self, now: float) -> None:
-        if self._last is not None:
-            self._pass(self._last, now)
+        last = self._last
+        if last is not None:
+            elapsed = now - last
+            if elapsed > 0.0:
+                factor = 1.0 / (1.0 + elapsed / _RATE_SCALE)  # as ``decay``, here for every arrival
+                factor *= factor
+                factor *= factor
+                factor *= factor
+                kept = factor * factor
+                self._num *= kept
+                self._weight = self._weight * kept + RATE_SECONDS * (1.0 - kept)
             self._num += 1.0
         self._last = now
 
@@ -134,7 +145,8 @@ class Estimates:
 
     def expected_output_tokens(self, model: str, tenant: str, max_tokens: int | None) -> float:
         """Mean of the tenant's finished requests, else of the model's, else the prior; at most ``max_tokens``."""
-        mean = self._outputs.get((model, tenant)) or self._outputs.get((model, None))
+        outputs = self._outputs
+        mean = outputs.get((model, tenant)) or outputs.get((model, None))
         expected = self._prior_output_tokens if mean is None else mean.value
         return expected if max_tokens is None or expected < max_tokens else float(max_tokens)
 

@@ -99,9 +99,8 @@ class Guard:
         answer = self._call("routing", policy.route, request, candidates.views, pool)
         if answer is None:
             return None
-        for index, view in enumerate(candidates.views):
-            if view is answer:
-                return candidates.states[index]
+        if (state := candidates.shown_as(answer)) is not None:
+            return state
         if answer is not _FAILED:
             self._fail("routing", "wrong_answer", f"route answered {_shown(answer)}, none of its candidates")
         return fewest_in_flight(candidates)

@@ -37,6 +37,8 @@ class PoolConfig:
     """Held at once; 0 holds none."""
     max_queue_prompt_tokens: int = 0
     """Held at once; 0: no bound."""
+    max_queue_requests_per_tenant: int = 0
+    """Held at once of one tenant; 0: no bound but the pool's."""
     max_queue_seconds: float = 60.0
     """The longest a request is held, all its stays together."""
     max_attempts: int = 3
@@ -85,7 +87,7 @@ class PoolConfig:
 class Needs:
     """What must be brought up to date before a policy is called, from the names its set reads."""
 
-    __slots__ = ("age", "cached", "latency", "oldest", "output", "prefill", "rate")
+    __slots__ = ("age", "cached", "latency", "oldest", "output", "prefill", "queue", "rate")
 
     def __init__(self, policy_set: PolicySet) -> None:
         reads = policy_set.reads
@@ -100,6 +102,7 @@ class Needs:
         self.cached = needs("num_cached_tokens")
         self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
         self.oldest = needs("oldest_queued_arrival")
+        self.queue = self.oldest or needs("num_queued_requests", "num_queued_prompt_tokens")
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,7 +121,7 @@ class PoolState:
         initial = config.policy_set or PolicySet.builtin()
         self.config = config
         self.guard = Guard(initial, watch, calls, config.guard_failures, config.guard_window)
-        self.needs = Needs(initial)
+        self._use(initial)
         bottom = PolicySet.builtin(min(0, initial.generation - 1))
         self.history: list[Replaced] = [Replaced(bottom, ())] if config.policy_set else []
         """Sets to go back to, the latest good one last; the built-in is under them all."""
@@ -143,6 +146,18 @@ class PoolState:
     @property
     def policy_set(self) -> PolicySet:
         return self.guard.policy_set
+
+    def _use(self, policy_set: PolicySet) -> None:
+        """What is asked at every event of the set in place."""
+        self.needs = Needs(policy_set)
+        self.routes = policy_set.routing is not None
+        self.schedules = policy_set.scheduling is not None
+        self.observes = bool(policy_set.observers)
+
+    @property
+    def is_due(self) -> bool:
+        """Something is held or rests: time that passes, or a sign of room, may change what becomes of it."""
+        return self.queue.num_requests > 0 or self.rest_until is not None
 
     # --- workers ---
 
@@ -248,6 +263,8 @@ class PoolState:
         if state.resting is not None:
             state.resting = None
             self.workers_changed()
+        if state.room is not None:
+            self.worker_has_room(state)
 
     def end_rests(self, now: float) -> bool:
         """True when a worker's rest is over by now."""
@@ -286,10 +303,11 @@ class PoolState:
     def replace(self, policy_set: PolicySet) -> None:
         """From here on, these policies, on fresh views: whatever an older set did to its own is gone."""
         self.guard.replace(policy_set)
-        self.needs = Needs(policy_set)
+        self._use(policy_set)
         self.refreshed_at = -1
         self.pool = Pool(self.config.name)
         for state in self.workers.values():
+            state.shows_tokens = self.needs.output
             state.new_views()
         self.workers_changed()
 
@@ -297,28 +315,32 @@ class PoolState:
         """Bring the views up to date as far as the policy set reads them; ``read`` takes down what was read."""
         needs, view = self.needs, self.pool
         view.now = now
-        if needs.output or needs.prefill or needs.age or needs.latency:
+        if needs.output:
+            self._refresh_output(output_tokens, read)
+        if needs.prefill or needs.age or needs.latency:
             for state in self._usable:
-                self._refresh_worker(state, now, output_tokens, read)
+                if state.unstreamed and needs.prefill:
+                    state.pass_time(now)
+                if needs.age:
+                    state.publish_age(now)
+                if needs.latency:
+                    state.publish_latency()
         if needs.rate:
             view.arrival_rate = self.estimates.arrivals.value(now)
             view.mean_prompt_tokens = self.estimates.prompt_tokens.value
             view.mean_output_tokens = self.estimates.mean_output_tokens
-        self.show_queue(now)
 
-    def _refresh_worker(
-        self, state: WorkerState, now: float, output_tokens: OutputTokens, read: dict[str, int]
-    ) -> None:
-        needs = self.needs
-        if needs.output:
-            self.read_output(state, output_tokens, read)
-            state.publish()
-        if needs.prefill:
-            state.pass_time(now)
-        if needs.age:
-            state.publish_age(now)
-        if needs.latency:
-            state.publish_latency()
+    def _refresh_output(self, output_tokens: OutputTokens, read: dict[str, int]) -> None:
+        """Of the workers whose counts have moved since they were last published."""
+        get = output_tokens.get
+        for state in self._usable:
+            cumulative = get(state.worker_id, 0)
+            if cumulative != state.output_seen:
+                read[state.worker_id] = cumulative
+            elif state.num_inflight_requests and cumulative >= state.output_base:
+                continue
+            state.count_output(cumulative)
+            state.publish_tokens()
 
     def read_output(self, state: WorkerState, output_tokens: OutputTokens, read: dict[str, int]) -> None:
         cumulative = output_tokens.get(state.worker_id, 0)
@@ -329,9 +351,10 @@ class PoolState:
     def show_queue(self, now: float, in_hand: int = 0, in_hand_tokens: int = 0) -> None:
         """``in_hand``: the arrival that is being decided on, in no queue yet."""
         view, queue = self.pool, self.queue
-        view.num_queued_requests = queue.num_requests + in_hand
-        view.num_queued_prompt_tokens = queue.num_prompt_tokens + in_hand_tokens
         view.num_inflight_requests = len(self.in_flight)
+        if self.needs.queue:
+            view.num_queued_requests = queue.num_requests + in_hand
+            view.num_queued_prompt_tokens = queue.num_prompt_tokens + in_hand_tokens
         if self.needs.oldest:
             oldest = queue.oldest_arrival()
             view.oldest_queued_arrival = now if oldest is None else oldest

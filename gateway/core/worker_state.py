@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from dataclasses import fields
 from typing import Literal
 
 from gateway.core.estimates import Latency
@@ -17,6 +18,7 @@ from policies.contract import Candidate, Worker
 
 _MAX_CHANGES = 512
 """Dispatches and ends that are remembered to be set against a scrape taken before them."""
+_METRIC_NAMES = tuple(field.name for field in fields(WorkerMetrics))
 
 
 Rest = Literal["back_pressure", "failures"]
@@ -37,7 +39,6 @@ class WorkerState:
         "models",
         "num_failures_in_row",
         "num_inflight_requests",
-        "num_inflight_tokens",
         "on_trial",
         "output_base",
         "output_seen",
@@ -49,6 +50,7 @@ class WorkerState:
         "scraped_at",
         "scraped_inflight_tokens",
         "scraped_kv_usage",
+        "shows_tokens",
         "unstreamed",
         "variant",
         "worker",
@@ -79,7 +81,8 @@ class WorkerState:
         """The runner's cumulative count when it was last read."""
         self.output_base = 0
         """The part of it that belongs to dispatches that are over."""
-        self.num_inflight_tokens = 0
+        self.shows_tokens = True
+        """The policies read a count that output tokens change: it is published with every change of another."""
         self.kv_capacity_tokens = 0
         self.metrics = WorkerMetrics()
         """The newest value of each, over all scrapes."""
@@ -106,6 +109,12 @@ class WorkerState:
         """As ``takes_requests``, or resting for its failures: better than none."""
         return self.healthy and not self.draining and self.resting != "back_pressure"
 
+    @property
+    def num_inflight_tokens(self) -> int:
+        """Prompts in flight and the output seen of them when the runner's count was last read."""
+        output = self.output_seen - self.output_base
+        return self.prompt_tokens + output if output > 0 else self.prompt_tokens
+
     def serves(self, model: str) -> bool:
         return not model or not self.models or model in self.models
 
@@ -127,16 +136,17 @@ class WorkerState:
         self.new_views()
 
     def dispatched(self, request: RequestState, now: float, number: int) -> None:
+        num_tokens = request.prompt_tokens
         request.worker = self
         request.dispatch_time = now
         request.dispatch_number = self.last_dispatch = number
         request.prefill_pending = True
         self.num_inflight_requests += 1
-        self.prompt_tokens += request.prompt_tokens
-        self.prefill_tokens += request.prompt_tokens
+        self.prompt_tokens += num_tokens
+        self.prefill_tokens += num_tokens
         self.expected_tokens += request.expected_tokens
-        self.changes.append((now, request.prompt_tokens))
-        self.publish()
+        self.changes.append((now, num_tokens))
+        self._publish_requests()
 
     def expect_first_token(self, request: RequestState, due: float) -> None:
         """It will not be seen: take it as made at ``due``."""
@@ -151,7 +161,8 @@ class WorkerState:
 
     def released(self, request: RequestState, now: float, num_output_tokens: int) -> None:
         """Its dispatch here is over, having made ``num_output_tokens``."""
-        self.first_token(request)
+        if request.prefill_pending:
+            self.first_token(request)
         request.worker = None
         self.num_inflight_requests -= 1
         self.prompt_tokens -= request.prompt_tokens
@@ -160,7 +171,7 @@ class WorkerState:
         if not self.num_inflight_requests:
             self.expected_tokens = 0.0  # what rounding left
         self.changes.append((now, -request.prompt_tokens - num_output_tokens))
-        self.publish()
+        self._publish_requests()
 
     def count_output(self, cumulative: int) -> None:
         """The runner's count was read. Its drift from the counts of the ended requests ends with the last of them."""
@@ -185,7 +196,6 @@ class WorkerState:
             self.changes.popleft()
         if values.kv_cache_usage is not None:
             self.scraped_kv_usage = values.kv_cache_usage
-            self.publish()
             since = sum(tokens for _, tokens in self.changes)
             self.scraped_inflight_tokens = self.num_inflight_tokens - since
         self._publish_metrics()
@@ -194,24 +204,35 @@ class WorkerState:
     def learn(self, values: WorkerMetrics) -> None:
         """Keep what is said; what is left out stays as it was."""
         known = self.metrics
-        self.metrics = WorkerMetrics(
-            *(getattr(known if getattr(values, name) is None else values, name) for name in WorkerMetrics.__slots__)
-        )
-        self.kv_capacity_tokens = self.metrics.kv_capacity_tokens or 0
+        for name in _METRIC_NAMES:
+            if (value := getattr(values, name)) is not None:
+                setattr(known, name, value)
+        self.kv_capacity_tokens = known.kv_capacity_tokens or 0
 
     # --- what policies are shown ---
 
     def publish(self) -> None:
         """Bring the counts of the view up to date."""
+        self._publish_requests()
+        self.publish_tokens()
+
+    def _publish_requests(self) -> None:
+        """The counts that only dispatches, first tokens and ends change; the others where they are read."""
+        view = self.worker
+        view.num_inflight_requests = self.num_inflight_requests
+        view.num_inflight_prefill_tokens = self.prefill_tokens
+        view.num_inflight_prompt_tokens = self.prompt_tokens
+        if self.shows_tokens:
+            self.publish_tokens()
+
+    def publish_tokens(self) -> None:
+        """The counts that every output token changes."""
         view = self.worker
         output = self.output_seen - self.output_base
         if output < 0:
             output = 0
         remaining = self.expected_tokens - output
-        self.num_inflight_tokens = tokens = self.prompt_tokens + output
-        view.num_inflight_requests = self.num_inflight_requests
-        view.num_inflight_prefill_tokens = self.prefill_tokens
-        view.num_inflight_prompt_tokens = self.prompt_tokens
+        tokens = self.prompt_tokens + output
         view.num_inflight_tokens = tokens
         view.expected_remaining_tokens = remaining if remaining > 0.0 else 0.0
         if self.kv_capacity_tokens:
@@ -240,11 +261,16 @@ class WorkerState:
 class CandidateSet:
     """Workers that may take a request, and the objects that stand for them, in the same stable order."""
 
-    __slots__ = ("states", "views")
+    __slots__ = ("_by_view", "states", "views")
 
     def __init__(self, states: tuple[WorkerState, ...]) -> None:
         self.states = states
         self.views = tuple(state.candidate for state in states)
+        self._by_view = {id(state.candidate): state for state in states}
+
+    def shown_as(self, view: object) -> WorkerState | None:
+        """The worker that this very object stands for; None for any other."""
+        return self._by_view.get(id(view))
 
     def without(self, worker_ids: tuple[str, ...]) -> CandidateSet:
         """Those not named, or all when none would remain."""
