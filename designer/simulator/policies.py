@@ -11,7 +11,7 @@ PolicySource = str | Sequence[PolicySpec] | Callable[[], PolicySet]
 """A spec text (``head_room@routing+fcfs``), parsed specs, or a function that makes a fresh set."""
 
 
-def make_policy_set(source: PolicySource, seed: int) -> PolicySet:
+def make_policy_set(source: PolicySource, seed: int, generation: int = 0) -> PolicySet:
     """A new set, its random policies seeded by ``seed``.
 
     Raises:
@@ -20,4 +20,4 @@ def make_policy_set(source: PolicySource, seed: int) -> PolicySet:
     if callable(source):
         return source()
     specs = parse_specs(source) if isinstance(source, str) else source
-    return PolicySet.of(load_policies(specs, seed), generation=0)
+    return PolicySet.of(load_policies(specs, seed, generation), generation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 
 from designer.simulator.fleet import WorkerPlan
 from designer.simulator.records import NEVER, RequestRecord
@@ -13,6 +14,7 @@ from gateway.mockworker.engine import BatchPolicy, TokenRun
 class SimulatedWorker:
     __slots__ = (
         "_batch_policy",
+        "_scrape_rng",
         "_unseen",
         "_unstreamed",
         "clock",
@@ -26,10 +28,11 @@ class SimulatedWorker:
         "wake",
     )
 
-    def __init__(self, index: int, plan: WorkerPlan, batch_policy: BatchPolicy | None) -> None:
+    def __init__(self, index: int, plan: WorkerPlan, batch_policy: BatchPolicy | None, seed: int = 0) -> None:
         self.index = index
         self.plan = plan
         self._batch_policy = batch_policy
+        self._scrape_rng = Random(f"{seed}/scrapes/{plan.worker_id}")
         self.engine = plan.engine(batch_policy)
         self.num_made_before = 0
         """Tokens that engines made which broke down."""
@@ -119,6 +122,10 @@ class SimulatedWorker:
         for record in self._unstreamed.values():
             hidden += self.num_made(record)
         return self.num_made_before + self.engine.num_output_tokens_at(now) - hidden
+
+    def until_next_scrape(self, interval_ps: int) -> int:
+        """The gateway waits up to a tenth less or more than the interval, so that many workers spread over it."""
+        return round(interval_ps * self._scrape_rng.uniform(0.9, 1.1))
 
     def metrics(self) -> WorkerMetrics:
         """What a scrape finds, as of ``clock``."""

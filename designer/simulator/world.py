@@ -33,6 +33,7 @@ from gateway.core.events import (
     Event,
     FirstTokenSeen,
     MetricsScraped,
+    PolicySetReplaced,
     RequestEnded,
     Ticked,
     WorkerDraining,
@@ -63,11 +64,14 @@ def simulate(
     workload: RequestColumns | None = None,
     plans: Sequence[WorkerPlan] | None = None,
     sink: Sink | None = None,
+    swaps: Sequence[tuple[float, PolicySource]] = (),
 ) -> SimulationResult:
     """Run the scenario to the end of its last request.
 
     Args:
         workload: these requests in place of the scenario's own.
+        swaps: at these seconds, the policies that take the place of those before: what the dispatcher has learned
+            and what is in flight stays. Batch policies are the engines', and stay too.
         plans: what ``plan_workers`` gives for the scenario, so that no file is read from here on.
 
     Raises:
@@ -79,7 +83,9 @@ def simulate(
         raise ScenarioError(f"scenario {scenario.name}, seed {seed}: no request arrives; make it longer")
     with _rare_collections():
         failures = draw_failures(scenario, seed, int(columns.arrival_ps.max()))
-        world = World(scenario, columns, make_policy_set(policies, seed), sink, plans, failures)
+        world = World(scenario, columns, make_policy_set(policies, seed), sink, plans, failures, seed)
+        for generation, (seconds, later) in enumerate(swaps, start=1):
+            world.swap_at(seconds, make_policy_set(later, seed, generation))
         world.run()
     return world.result(seed)
 
@@ -122,14 +128,16 @@ class World:
         sink: Sink | None = None,
         plans: Sequence[WorkerPlan] | None = None,
         failures: Sequence[Breakdown] = (),
+        seed: int = 0,
     ) -> None:
         self._scenario = scenario
+        self._seed = seed
         self._columns = columns
         self.sink = sink
         self._set_delays(scenario)
         plans = plan_workers(scenario) if plans is None else plans
         self._batch_policy = policy_set.batch
-        self._workers = [SimulatedWorker(index, plan, policy_set.batch) for index, plan in enumerate(plans)]
+        self._workers = [SimulatedWorker(index, plan, policy_set.batch, seed) for index, plan in enumerate(plans)]
         self._worker_by_id = {worker.plan.worker_id: worker for worker in self._workers}
         self._failures = failures
         self._replicas = Replicas(scenario, plans)
@@ -167,6 +175,13 @@ class World:
         self._scrape_delay_ps = _ps(scenario.scrape.delay_seconds)
         timeout = scenario.clients.timeout_seconds
         self._timeout_ps = None if timeout is None else _ps(timeout)
+
+    def swap_at(self, seconds: float, policy_set: PolicySet) -> None:
+        """Have the policies replaced then, as an operator would; before ``run``."""
+        self._at(_ps(seconds), self._swap, policy_set)
+
+    def _swap(self, now: int, policy_set: PolicySet) -> None:
+        self._hear(now, PolicySetReplaced(now / PS_PER_SECOND, POOL, policy_set))
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -390,7 +405,7 @@ class World:
             return
         self._advance(now, worker)
         self._at(now + self._scrape_delay_ps, self._scraped, (worker, worker.metrics(), now))
-        self._at(now + self._scrape_ps, self._scrape, worker)
+        self._at(now + self._scrape_delay_ps + worker.until_next_scrape(self._scrape_ps), self._scrape, worker)
         self._look_again(worker)
 
     def _scraped(self, now: int, scrape: tuple[SimulatedWorker, WorkerMetrics, int]) -> None:
@@ -454,7 +469,7 @@ class World:
             return
         self._replicas.joined(start)
         plan = start.plan
-        worker = SimulatedWorker(len(self._workers), plan, self._batch_policy)
+        worker = SimulatedWorker(len(self._workers), plan, self._batch_policy, self._seed)
         self._workers.append(worker)
         self._worker_by_id[plan.worker_id] = worker
         time = now / PS_PER_SECOND
@@ -508,6 +523,7 @@ class World:
             counters={
                 "num_events": self._num_events,
                 "num_policy_failures": sum(self._pool.guard.num_failures.values()),
+                "policy_failure": self._pool.guard.last_failure,
                 "num_sets_retired": self._num_retired,
                 "num_failed_dispatches": self._num_failed_dispatches,
                 "num_retries": sum(max(0, record.num_dispatches - 1) for record in self._records),
