@@ -15,6 +15,8 @@ Beyond the paper, and off with ``oversize=false,ageing=0``: a request that even 
 the worker with the most free blocks at once, and a held prompt shortens by ``ageing`` tokens a second, so that neither
 starves. A worker of unknown capacity always may take a request.
 
+``hold=false`` is for comparison: routing alone, to the worker with least committed, which then never holds.
+
 Source: HRA, Hamadanian et al., "Glia", arXiv 2510.27176; constants as in the reproduction ronyw7/glia-repro.
 """
 
@@ -27,12 +29,15 @@ from policies.contract import Candidate, Pool, Request, Rng, Worker
 
 
 class HeadRoom:
-    def __init__(self, r: float, margin: float, oversize: bool, ageing: float, partial_blocks: float) -> None:
+    def __init__(
+        self, r: float, margin: float, oversize: bool, ageing: float, partial_blocks: float, hold: bool
+    ) -> None:
         self._growth = 1.0 + r
         self._margin = margin
         self._oversize = oversize
         self._ageing = ageing
         self._partial_blocks = partial_blocks
+        self._hold = hold
         self._turn = 0
 
     def admit(self, request: Request, pool: Pool) -> bool:
@@ -55,7 +60,7 @@ class HeadRoom:
             committed = self._committed(worker)
             free = self._spare(worker) - committed - self._need(request, worker)
             rank = (committed, worker.num_inflight_requests)
-            if free >= 0 and rank < best_rank:
+            if (free >= 0 or not self._hold) and rank < best_rank:
                 best, best_rank = candidate, rank
         return best
 
@@ -92,8 +97,11 @@ def create(
     oversize: bool = True,
     ageing: float = 1.0,
     partial_blocks: float = 0.5,
+    hold: bool = True,
 ) -> HeadRoom:
-    """``r``: output expected per prompt token, at least 0. ``margin``: fraction of the blocks kept free, 0 to 1."""
+    """``r``: output expected per prompt token, at least 0. ``margin``: fraction of the blocks kept free, 0 to 1.
+    ``hold``: false, and a request goes to the worker with least committed, whether there is room or not.
+    """
     if not 0 <= margin < 1 or min(r, ageing, partial_blocks) < 0:
         raise ValueError("margin must be at least 0 and below 1; r, ageing and partial_blocks at least 0")
-    return HeadRoom(r, margin, oversize, ageing, partial_blocks)
+    return HeadRoom(r, margin, oversize, ageing, partial_blocks, hold)

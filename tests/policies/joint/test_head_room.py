@@ -158,6 +158,12 @@ def test_unknown_capacity_always_may_take_a_request():
     assert route(load("head_room"), some, request(10**6)) == "w0"
 
 
+def test_without_holding_the_least_committed_takes_it_whatever_there_is():
+    some = workers(kv_capacity_tokens=[BLOCKS * BLOCK] * 2, num_inflight_tokens=[35_800, 35_700])
+    assert route(load("head_room"), some, request(1000)) is None
+    assert route(load("head_room:hold=false"), some, request(1000)) == "w1"
+
+
 def test_idle_workers_take_turns():
     policy, some = load("head_room"), workers(kv_capacity_tokens=[BLOCKS * BLOCK] * 3)
     assert [route(policy, some) for _ in range(6)] == ["w0", "w1", "w2"] * 2
