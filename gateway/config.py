@@ -81,7 +81,10 @@ class LimitsSection(Section):
     min_upload_bytes_per_second: Count = 100
     """Of a body, on average, once it has been coming for ``body_seconds``; 0: no bound."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Dispatches of one request."""
+    """Dispatches of one request that may fail."""
+    min_priority: Annotated[int, Field(ge=-1_000_000, le=0)] = -10
+    max_priority: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """What a client without an API key may ask for, higher first."""
     administrative_paths: tuple[str, ...] = ()
     """Worker paths that change a worker, which clients of the data port may use all the same; ``*``: all."""
 
@@ -113,7 +116,7 @@ class TimeoutsSection(Section):
     """A client that does not read its answer."""
     connect_seconds: Seconds = 5.0
     """To a worker."""
-    first_byte_seconds: Seconds = 900.0
+    first_byte_seconds: Seconds = 600.0
     """From the request sent to the answer's first byte; all of the generation when it is not streamed."""
     inter_token_seconds: Seconds = 300.0
     """Between two reads of an answer that has begun."""
@@ -131,6 +134,8 @@ class QueueSection(Section):
     max_requests: Positive = 10_000
     max_prompt_tokens: Count = 0
     """0: no bound."""
+    max_requests_per_tenant: Count = 0
+    """0: no bound but the whole queue's."""
     max_seconds: Seconds = 60.0
 
 
@@ -146,6 +151,8 @@ class FailureSection(Section):
     """For a worker that said it is full."""
     retry_share: Annotated[float, Field(ge=0, le=10)] = 0.2
     retry_floor: Count = 100
+    retry_timeouts: bool = False
+    """Whether what a worker did not answer in time is tried at another."""
 
 
 class ReplicasSection(Section):

@@ -142,8 +142,12 @@ def _read(value: dict[str, Any]) -> ApiRequest:
     request.max_tokens = _max_tokens(value)
     if type(priority := get("priority")) is int:
         request.priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, -priority))
-    if session := get("session_id") or get("user"):
-        request.session_id = _text(session)
+    if session := _text(get("session_id")):
+        if len(session) > MAX_SESSION_BYTES:
+            raise BadRequestError(f"session_id is longer than {MAX_SESSION_BYTES} characters", "session_id")
+        request.session_id = session
+    elif (user := _text(get("user"))) and len(user) <= MAX_SESSION_BYTES:
+        request.session_id = user
     if salt := get("cache_salt"):
         request.cache_salt = _text(salt)
     if type(messages := get("messages")) is list and "tools" not in value and "system" not in value:
@@ -154,6 +158,7 @@ def _read(value: dict[str, Any]) -> ApiRequest:
     return request
 
 
+MAX_SESSION_BYTES = 256
 MAX_PRIORITY = 2**63 - 1
 """What a 64-bit integer holds; JSON's go further."""
 

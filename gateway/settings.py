@@ -29,6 +29,8 @@ def http_settings(config: Config) -> HttpSettings:
         first_byte_timeout_seconds=timeouts.first_byte_seconds,
         inter_token_timeout_seconds=timeouts.inter_token_seconds,
         total_timeout_seconds=timeouts.total_seconds,
+        retry_timeouts=config.failure.retry_timeouts,
+        priority_range=(limits.min_priority, limits.max_priority),
     )
 
 
@@ -44,6 +46,7 @@ def _pool_config(config: Config, pool: PoolSection) -> PoolConfig:
         models=pool.models,
         max_queue_requests=queue.max_requests,
         max_queue_prompt_tokens=queue.max_prompt_tokens,
+        max_queue_requests_per_tenant=queue.max_requests_per_tenant,
         max_queue_seconds=queue.max_seconds,
         max_attempts=config.limits.max_attempts,
         back_pressure_seconds=failure.back_pressure_seconds,

@@ -24,7 +24,6 @@ COVERED_BY = {
     "gateway/http/exchange.py": "tests/gateway/http/test_data_plane.py",
     "gateway/http/metrics.py": "tests/gateway/telemetry/test_metrics.py",
     "gateway/http/settings.py": "tests/gateway/test_settings.py",
-    "gateway/http/worker_connection.py": "tests/gateway/http/test_worker_pool.py",
     "gateway/mockworker/engine_types.py": "tests/gateway/mockworker/test_engine.py",
     "gateway/mockworker/scheduler.py": "tests/gateway/mockworker/test_engine_reference.py",
     "gateway/policy_check.py": "tests/gateway/test_policy_files.py",

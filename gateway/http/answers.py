@@ -18,10 +18,12 @@ LAST_CHUNK = b"0\r\n\r\n"
 class RefusedError(Exception):
     """What the client sent is not going to be answered by any worker."""
 
-    def __init__(self, status: int, message: str, body: bytes = b"", headers: bytes = b"") -> None:
+    def __init__(
+        self, status: int, message: str, body: bytes = b"", headers: bytes = b"", param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = body or error_body(status, message)
+        self.body = body or error_body(status, message, param)
         self.headers = headers
 
 
@@ -69,9 +71,13 @@ def chunk(data: bytes) -> bytes:
 def rejection(command: Reject, model: str) -> tuple[int, bytes, bytes]:
     """Status, body and further header lines for a request the dispatcher turned away."""
     status, message, param = _rejected(command, model)
-    after = command.retry_after
-    retry = b"" if after is None else b"retry-after: %d\r\n" % max(1, ceil(after))
+    retry = b"" if command.retry_after is None else retry_header(command)
     return status, error_body(status, message, param), retry
+
+
+def retry_header(command: Reject) -> bytes:
+    """When to come back: whole seconds, at least 1."""
+    return b"retry-after: %d\r\n" % max(1, ceil(command.retry_after or 0.0))
 
 
 def _rejected(command: Reject, model: str) -> tuple[int, str, str | None]:
@@ -79,7 +85,7 @@ def _rejected(command: Reject, model: str) -> tuple[int, str, str | None]:
         case "shed":
             return 429, "The gateway is shedding load. Please try again later.", None
         case "queue_full":
-            return 429, "The gateway's queue is full. Please try again later.", None
+            return 429, "The gateway's queue, or this tenant's part of it, is full. Please try again later.", None
         case "queue_timeout":
             return 503, "No worker could take the request within the longest time it may be queued.", None
         case "deadline":

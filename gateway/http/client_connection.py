@@ -136,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(cause if isinstance(cause, RefusedError) else RefusedError(500, "Internal error."))
             return
         except httptools.HttpParserError as error:
-            self._refuse(RefusedError(400, f"The request is not valid HTTP: {error}."))
+            self._refuse(_not_http(error))
             return
         if self._incoming is not None and self._unaccounted > 2 * self._plane.settings.max_header_bytes:
             self._refuse(RefusedError(431, "The headers are too large."))
@@ -452,6 +452,12 @@ def _num_unsent(transport: asyncio.Transport) -> int:
     except (OSError, ValueError):
         return transport.get_write_buffer_size()
     return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+
+def _not_http(error: httptools.HttpParserError) -> RefusedError:
+    if "PRI" in str(error):  # how the parser calls the preface of HTTP/2
+        return RefusedError(505, "HTTP/2 is not spoken here; please use HTTP/1.1.")
+    return RefusedError(400, f"The request is not valid HTTP: {error}.")
 
 
 _TOO_LARGE = "The request's body is larger than %d bytes."

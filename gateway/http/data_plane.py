@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.commands import Cancel, Dispatch, Reject
 from gateway.core.events import RequestArrived
-from gateway.http.answers import error_body, rejection
+from gateway.http.answers import error_body, rejection, retry_header
 from gateway.http.client_connection import ClientConnection
 from gateway.http.exchange import Exchange
 from gateway.http.incoming import IncomingRequest, is_request_id, parse_milliseconds
@@ -28,7 +28,6 @@ from gateway.http.worker_pool import WorkerPool
 from gateway.openai_api import (
     ADMINISTRATIVE_PATHS,
     CHUNK_BYTES,
-    MAX_PRIORITY,
     MODEL_PATHS,
     ApiRequest,
     BadRequestError,
@@ -198,7 +197,7 @@ class DataPlane:
             return
         last = exchange.last_error
         if last is not None and command.reason in ("attempts", "no_worker"):
-            exchange.rejected(last[0], last[1], b"")
+            exchange.rejected(last[0], last[1], retry_header(command) if last[0] in (429, 503) else b"")
         else:
             exchange.rejected(*rejection(command, exchange.model))
 
@@ -260,11 +259,13 @@ class DataPlane:
             self._refuse(client, incoming, 400, error.message, error.param)
             return
         key = incoming.key
+        lowest, highest = self.settings.priority_range
         if key is None:
             tenant = incoming.tenant.decode("latin-1") or "default"
+            api.priority = max(lowest, min(highest, api.priority))
         elif key.may_use(api.model):
             tenant = key.tenant
-            api.priority = max(-MAX_PRIORITY, key.priority + min(0, api.priority))
+            api.priority = key.priority + max(min(0, lowest), min(0, api.priority))
         else:
             message = f"The model `{api.model}` does not exist or this API key may not use it."
             self._refuse(client, incoming, 404, message, "model")

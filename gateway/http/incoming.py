@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.http.answers import RefusedError
+from gateway.openai_api import MAX_SESSION_BYTES
 
 if TYPE_CHECKING:
     from gateway.api_keys import ApiKey
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 """Spoken here. The parser knows more: CONNECT, WebDAV's, even those of RTSP."""
+
+MAX_TENANT_BYTES = 128
 
 Note = Callable[["IncomingRequest", bytes, bytes], None]
 
@@ -124,6 +127,19 @@ def _noted(attribute: str, *, forward: bool = False) -> Note:
     return note
 
 
+def _named(attribute: str, max_bytes: int, *, forward: bool = False) -> Note:
+    """A name that is remembered and compared: too long a one is refused."""
+    note = _noted(attribute, forward=forward)
+
+    def bounded(request: IncomingRequest, name: bytes, value: bytes) -> None:
+        if len(value) > max_bytes:
+            header = name.decode("latin-1").lower()
+            raise RefusedError(400, f"The header {header} is longer than {max_bytes} bytes.", param=header)
+        note(request, name, value)
+
+    return bounded
+
+
 def _content_length(request: IncomingRequest, name: bytes, value: bytes) -> None:
     request.content_length = int(value)
 
@@ -171,8 +187,8 @@ NOTES: dict[bytes, Note] = {
     b"authorization": _noted("authorization", forward=True),
     b"x-api-key": _noted("x_api_key", forward=True),
     b"x-request-id": _noted("request_id"),
-    b"x-session-id": _noted("session_id", forward=True),
-    b"x-ranvier-tenant": _noted("tenant"),
+    b"x-session-id": _named("session_id", MAX_SESSION_BYTES, forward=True),
+    b"x-ranvier-tenant": _named("tenant", MAX_TENANT_BYTES),
     b"x-ranvier-ttft-slo-ms": _noted("ttft_slo_ms"),
     b"x-ranvier-deadline-ms": _noted("deadline_ms"),
     b"x-ranvier-worker": _own,

@@ -96,11 +96,22 @@ class ModelExchange(Exchange):
         self.send(pool)
 
     def attempt_failed(self, reason: BreakReason) -> None:
-        if reason == "timeout":
-            self.last_error = 504, error_body(504, "The worker did not answer in time.")
-        else:
+        if reason != "timeout":
             self.last_error = None
+        elif self.plane.settings.retry_timeouts:
+            self.last_error = 504, error_body(504, _TOO_LATE)
+        else:
+            self._timed_out()
+            return
         self.retry("failed", reason)
+
+    def _timed_out(self) -> None:
+        """It may have been worked on all the while: another worker's time is not spent on it as well."""
+        self.drop_attempt()
+        now = self.plane.forget(self)
+        self.plane.runtime.submit(RequestEnded(now, self.request_id, "failed"))
+        self.refuse(504, _TOO_LATE)
+        self._report("failed", now, None)
 
     def retry(self, outcome: Outcome, reason: str) -> None:
         """Nothing has reached the client: the dispatcher may try another worker."""
@@ -359,6 +370,7 @@ class ModelExchange(Exchange):
 _SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
 """What a vLLM server says that drains before its end, while its /health is still 200: it has not failed, and takes no
 more."""
+_TOO_LATE = "The worker did not answer in time."
 _ERROR = b'data: {"error"'
 _USAGE_BYTES = 65_536
 """Of a long answer's end, kept to find ``usage`` in."""

@@ -43,9 +43,12 @@ class HttpSettings:
     """After refusing a request whose body is still coming: how long the rest is read and thrown away."""
 
     connect_timeout_seconds: float = 5.0
-    first_byte_timeout_seconds: float = 900.0
+    first_byte_timeout_seconds: float = 600.0
     """From the last byte sent to a worker to the first of its answer. An answer that is not streamed takes its whole
     generation until then."""
+    retry_timeouts: bool = False
+    """Whether a request that a worker did not answer in time is tried at another one. It may have been worked on all
+    that time: where workers are slow because there is too much to do, that makes it more."""
     inter_token_timeout_seconds: float = 300.0
     """Between two reads of an answer that has begun."""
     worker_idle_seconds: float = 4.0
@@ -64,6 +67,9 @@ class HttpSettings:
     """For one worker's ``/v1/models``; a worker that does not answer keeps what was last known of it."""
     sweep_seconds: float = 1.0
     """Every connection's timeout is looked at once in this time."""
+    priority_range: tuple[int, int] = (-10, 10)
+    """What a client without an API key may ask for, higher first; beyond is taken for the bound. With a key the lower
+    bound is how far it may go below its key's."""
     administrative_paths: frozenset[str] = frozenset()
     """Of the worker paths that change its state (``/sleep``, ``/v1/load_lora_adapter`` …), those that clients of the
     data port may use; ``*`` is all of them."""

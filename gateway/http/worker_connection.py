@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import httptools
 
+from gateway.http.answers import LAST_CHUNK
+
 if TYPE_CHECKING:
     from gateway.http.worker_pool import WorkerPool
 
@@ -46,10 +48,13 @@ class WorkerConnection(asyncio.Protocol):
         "_feed",
         "_head_passed",
         "_keep",
+        "_last",
+        "_named",
         "_num_interim",
         "_parser",
         "_passing",
         "_reading_paused",
+        "_remaining",
         "active_at",
         "complete",
         "content_type",
@@ -103,6 +108,12 @@ class WorkerConnection(asyncio.Protocol):
         self._head_passed = False
         self._before_head = b""
         self._num_interim = 0
+        self._remaining = 0
+        """Of a body whose length was told, what has not come; below 0 when more came."""
+        self._last = b""
+        """The read before this one, of a chunked body."""
+        self._named = b""
+        """What ``Connection`` names: for this connection alone."""
 
     # --- the exchange's side
 
@@ -171,9 +182,29 @@ class WorkerConnection(asyncio.Protocol):
         except _PARSER_ERRORS:
             self.fail("garbled")
             return
-        self.receive(data)
         if self.complete:
+            self.receive(self._without_excess(data))
             self._finish()
+            return
+        if self.framing == "chunked":
+            self._last = data
+        else:
+            self._remaining -= len(data)
+        self.receive(data)
+
+    def _without_excess(self, data: bytes) -> bytes:
+        """The last read of a body, without the empty lines that may follow it: the parser lets them pass, and the
+        client would take them for the beginning of its next answer."""
+        if self.framing != "chunked":
+            excess = 0 if self.framing == "close" else len(data) - self._remaining
+        elif data.endswith(b"\r\n0\r\n\r\n") or data == LAST_CHUNK:
+            return data
+        else:
+            excess = _num_after_end((self._last + data)[-_TAIL_BYTES:])
+        if excess <= 0:
+            return data
+        self._keep = False
+        return data[: max(0, len(data) - excess)]
 
     def _read_head(self, data: bytes) -> None:
         """A read of which the exchange gets only a part: up to the head's end, or a body to be decoded."""
@@ -193,6 +224,12 @@ class WorkerConnection(asyncio.Protocol):
             return
         if self._bodies is None:
             self._passing = True
+            if self.complete:
+                data = self._without_excess(data)
+            elif self.framing == "chunked":
+                self._last = data
+            else:
+                self._remaining -= len(data)
             self.exchange.head(self, data)
         elif not self._head_passed:
             self._head_passed = True
@@ -220,10 +257,12 @@ class WorkerConnection(asyncio.Protocol):
             raise _FaultyHeadError
         self.reason = status_line[13:]
         kept = [line for line in lines if self._keeps(line)]
+        if self._named:
+            kept = [line for line in kept if not self._is_named(line)]
         kept.append(b"")
         self.headers = b"\r\n".join(kept)
         if self.status in (204, 304):
-            self.framing = "none"
+            self.framing, self._remaining = "none", 0
         return whole[end + 4 :]
 
     def _keeps(self, line: bytes) -> bool:
@@ -231,6 +270,10 @@ class WorkerConnection(asyncio.Protocol):
         name, _, value = line.partition(b":")
         note = _NOTES.get(name.lower())
         return note is None or note(self, value)
+
+    def _is_named(self, line: bytes) -> bool:
+        name = line.partition(b":")[0].strip().lower()
+        return name not in _END_TO_END and name in {token.strip() for token in self._named.split(b",")}
 
     def _take_bodies(self) -> bytes:
         bodies = self._bodies
@@ -325,8 +368,16 @@ def _content_type(connection: WorkerConnection, value: bytes) -> bool:
     return True
 
 
+def _connection(connection: WorkerConnection, value: bytes) -> bool:
+    value = value.strip().lower()
+    if value not in (b"close", b"keep-alive"):
+        connection._named += value + b","
+    return False
+
+
 def _content_length(connection: WorkerConnection, value: bytes) -> bool:
     connection.framing = "length"
+    connection._remaining = int(value)
     return True
 
 
@@ -341,7 +392,7 @@ _NOTES: dict[bytes, Callable[[WorkerConnection, bytes], bool]] = {
     b"content-type": _content_type,
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
-    b"connection": _drop,
+    b"connection": _connection,
     b"keep-alive": _drop,
     b"proxy-authenticate": _drop,
     b"proxy-connection": _drop,
@@ -349,5 +400,17 @@ _NOTES: dict[bytes, Callable[[WorkerConnection, bytes], bool]] = {
     b"x-request-id": _drop,
     b"x-ranvier-worker": _drop,
 }
+_END_TO_END = frozenset((b"content-type", b"content-length"))
+"""Of every answer, whatever ``Connection`` says: without them the client could not read it."""
+_TAIL_BYTES = 8_192
+
+
+def _num_after_end(tail: bytes) -> int:
+    """Bytes after the end of a chunked body that is over by ``tail``: empty lines, or the beginning of one."""
+    end = len(tail)
+    kept = tail.rstrip(b"\r\n")
+    return max(0, end - len(kept) - len(b"\r\n\r\n"))
+
+
 _COPIED_BODY_BYTES = 8_192
 """A body up to this long is sent in one piece with its head: copying it is cheaper than a second buffer."""

@@ -179,7 +179,7 @@ CORPUS: dict[str, tuple[int, bytes]] = {
     "HTTP/0.9": (505, length(head=HEAD.replace(b"1.1", b"0.9"))),
     "a blank after the version": (400, length(head=HEAD.replace(b"1.1", b"1.1 "))),
     "http/1.1": (400, length(head=HEAD.replace(b"HTTP", b"http"))),
-    "the preface of HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "no host": (400, length(head=START)),
     "two hosts": (400, length(b"host: b")),
     "two equal hosts": (400, length(b"host: a")),

@@ -81,7 +81,7 @@ async def test_a_worker_that_fails_fast_with_a_green_health_check_attracts_nothi
 
 
 async def test_a_worker_that_hangs_with_a_green_health_check_costs_no_client_an_error() -> None:
-    settings = with_settings(first_byte_timeout_seconds=0.1)
+    settings = with_settings(first_byte_timeout_seconds=0.1, retry_timeouts=True)
     async with FakeVllm(silent()) as stuck, FakeVllm() as good, running_plane([stuck, good], settings) as plane:
         for _ in range(15):
             assert await ask_all(plane, [chat(), stream_chat()]) == {200: 2}

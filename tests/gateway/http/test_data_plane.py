@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.core.events import ClientLeft, FirstTokenSeen, RequestEnded
+import pytest
+
+from gateway.core.events import ClientLeft, FirstTokenSeen, RequestArrived, RequestEnded, WorkerHealthChanged
 from tests.support.fake_vllm import (
     FakeVllm,
     answer,
@@ -13,7 +15,7 @@ from tests.support.fake_vllm import (
     silent,
     stream,
 )
-from tests.support.running_plane import chat, get, post, running_plane, stream_chat
+from tests.support.running_plane import chat, get, post, running_plane, stream_chat, with_settings
 
 
 async def test_a_chat_goes_there_and_back() -> None:
@@ -123,3 +125,61 @@ async def test_every_attempt_failed() -> None:
         assert (got.status, got.json["error"]["code"]) == (502, 502)
         assert len(worker.requests) == 3
         assert plane.metrics.finished[0].ending == "failed"
+
+
+@pytest.mark.parametrize(("asked", "got"), [(-(2**40), 10), (-3, 3), (0, 0), (4, -4), (2**60, -10)])
+async def test_a_client_without_a_key_asks_for_a_priority_within_bounds(asked: int, got: int) -> None:
+    """In a body lower is first, as in vLLM; a policy sees higher first."""
+    async with FakeVllm() as worker, running_plane([worker]) as plane, plane.client() as client:
+        await client.ask(chat(priority=asked))
+        assert plane.seen(RequestArrived)[0].priority == got
+
+
+async def test_the_bounds_of_priorities_are_settings() -> None:
+    settings = with_settings(priority_range=(-1, 0))
+    async with FakeVllm() as worker, running_plane([worker], settings) as plane, plane.client() as client:
+        for asked in (-9, 9):
+            await client.ask(chat(priority=asked))
+        assert [arrived.priority for arrived in plane.seen(RequestArrived)] == [0, -1]
+
+
+@pytest.mark.parametrize(("header", "size"), [("x-ranvier-tenant", 128), ("x-session-id", 256)])
+async def test_a_name_too_long_to_be_remembered_is_refused_and_named(header: str, size: int) -> None:
+    async with FakeVllm() as worker, running_plane([worker]) as plane, plane.client() as client:
+        assert (await client.ask(chat(f"{header}: {'n' * size}"))).status == 200
+        got = await client.ask(chat(f"{header.title()}: {'n' * (size + 1)}"))
+        assert (got.status, got.json["error"]["param"]) == (400, header)
+        assert got.json["error"]["message"] == f"The header {header} is longer than {size} bytes."
+        assert len(worker.requests) == 1
+
+
+async def test_a_session_in_the_body_is_bounded_too() -> None:
+    async with FakeVllm() as worker, running_plane([worker]) as plane, plane.client() as client:
+        got = await client.ask(chat(session_id="s" * 257))
+        assert (got.status, got.json["error"]["param"]) == (400, "session_id")
+        assert (await client.ask(chat(user="u" * 257))).status == 200
+        assert plane.seen(RequestArrived)[0].session_id is None
+
+
+async def test_the_preface_of_http_2_is_told_what_is_spoken() -> None:
+    async with running_plane() as plane, plane.client() as client:
+        await client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        got = await client.receive()
+        assert (got.status, got.json["error"]["code"]) == (505, 505)
+        assert got.json["error"]["message"] == "HTTP/2 is not spoken here; please use HTTP/1.1."
+        assert await client.closed()
+
+
+async def test_one_tenant_does_not_fill_the_queue() -> None:
+    async with FakeVllm() as worker, running_plane([worker], max_queue_requests_per_tenant=2) as plane:
+        plane.runtime.submit(WorkerHealthChanged(plane.runtime.clock.time(), "w0", False))
+        async with plane.client() as a, plane.client() as b, plane.client() as c, plane.client() as d:
+            for client in (a, b):
+                await client.send(chat("x-ranvier-tenant: greedy"))
+            await plane.until(lambda: plane.dispatcher.pools["pool"].queue.num_requests == 2)
+            got = await c.ask(chat("x-ranvier-tenant: greedy"))
+            assert (got.status, got.json["error"]["code"], "retry-after" in got.headers) == (429, 429, True)
+            await d.send(chat("x-ranvier-tenant: modest"))
+            await plane.until(lambda: plane.dispatcher.pools["pool"].queue.num_requests == 3)
+            plane.runtime.submit(WorkerHealthChanged(plane.runtime.clock.time(), "w0", True))
+            assert [(await client.receive()).status for client in (a, b, d)] == [200] * 3

@@ -33,7 +33,7 @@ from tests.support.fake_vllm import (
 from tests.support.running_plane import chat, post, running_plane, stream_chat, with_settings
 from tests.support.vllm_bytes import SSE_HEADERS, chunk, head, sse_events
 
-IMPATIENT = with_settings(first_byte_timeout_seconds=0.05, inter_token_timeout_seconds=0.05)
+IMPATIENT = with_settings(first_byte_timeout_seconds=0.05, inter_token_timeout_seconds=0.05, retry_timeouts=True)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,21 @@ async def test_a_failure_before_the_first_byte_is_tried_elsewhere(
         assert (first.outcome, first.retriable, first.num_output_tokens) == (outcome, True, 0)
         assert (second.outcome, second.retriable) == ("completed", False)
         assert [f.ending for f in plane.metrics.finished] == ["completed"]
+
+
+@pytest.mark.parametrize("behaviour", [silent(), raw(b"HTTP/1.1 200 OK\r\n", then="stall"), stall_mid_stream(0)])
+async def test_what_a_worker_did_not_answer_in_time_is_not_asked_of_another(behaviour: Behaviour) -> None:
+    """Slow workers would get several times the work."""
+    settings = with_settings(first_byte_timeout_seconds=0.05, inter_token_timeout_seconds=0.05)
+    async with FakeVllm(behaviour) as slow, FakeVllm() as other, running_plane([slow, other], settings) as plane:
+        async with plane.client() as client:
+            got = await client.ask(stream_chat())
+            assert (got.status, got.json["error"]["code"]) == (504, 504)
+        assert (len(slow.requests), len(other.requests), plane.metrics.retried) == (1, 0, [])
+        await slow.requests[0].wait_disconnected()
+        (ended,) = plane.seen(RequestEnded)
+        assert (ended.outcome, ended.retriable) == ("failed", False)
+        assert [(f.status, f.ending) for f in plane.metrics.finished] == [(504, "failed")]
 
 
 async def test_a_worker_that_refuses_connections_costs_the_client_nothing() -> None:
