@@ -49,7 +49,8 @@ class Decisions:
     def admitted(self, pool: PoolState, request: RequestState) -> bool:
         if not pool.schedules:
             return True
-        self._refresh(pool)
+        if pool.refreshed_at != self._num_events:
+            self._refresh(pool)
         pool.show_queue(self._now)
         guard = pool.guard
         admitted = guard.admit(request.request, pool.pool)
@@ -76,7 +77,8 @@ class Decisions:
             candidates = candidates.without(request.tried)
         if not pool.routes:
             return fewest_in_flight(candidates)
-        self._refresh(pool)
+        if pool.refreshed_at != self._num_events:
+            self._refresh(pool)
         pool.show_queue(self._now, in_hand, in_hand * request.prompt_tokens)
         if pool.needs.cached:
             pool.show_cached(candidates, request)
@@ -142,7 +144,8 @@ class Decisions:
 
     def scale(self, pool: PoolState) -> None:
         """Ask for the replicas wanted, within bounds and delays."""
-        self._refresh(pool)
+        if pool.refreshed_at != self._num_events:
+            self._refresh(pool)
         pool.show_queue(self._now)
         pool.show_variants()
         wishes = pool.guard.desired_replicas(pool.pool, tuple(pool.pool.variants))
@@ -155,7 +158,8 @@ class Decisions:
         pool.read_output(state, self._output_tokens, self.counts_read)
 
     def _refresh(self, pool: PoolState) -> None:
-        """Once an event: what happens within it is published as it happens."""
-        if pool.refreshed_at != self._num_events:
-            pool.refreshed_at = self._num_events
+        """Needed once an event: what happens within it is published as it happens."""
+        pool.refreshed_at = self._num_events
+        pool.pool.now = self._now
+        if pool.needs.anything:
             pool.refresh(self._now, self._output_tokens, self.counts_read)

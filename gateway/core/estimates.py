@@ -140,8 +140,8 @@ class Estimates:
         """Tokens expected of a prompt of ``num_bytes``; at least 1."""
         ratio = self._ratios.get(model)
         if ratio is None:
-            return max(1, round(num_bytes * self._prior_tokens_per_byte))
-        return max(1, round(num_bytes * ratio.num_tokens / ratio.num_bytes))
+            return round(num_bytes * self._prior_tokens_per_byte) or 1
+        return round(num_bytes * ratio.num_tokens / ratio.num_bytes) or 1
 
     def expected_output_tokens(self, model: str, tenant: str, max_tokens: int | None) -> float:
         """Mean of the tenant's finished requests, else of the model's, else the prior; at most ``max_tokens``."""

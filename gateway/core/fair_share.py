@@ -41,37 +41,37 @@ class Tenant:
 class TenantHeap:
     """Tenants by counter, ties by first arrival. Entries whose counter is out of date are dropped on the way."""
 
-    __slots__ = ("_entries", "_members")
+    __slots__ = ("_entries", "members")
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, Tenant]] = []
-        self._members: dict[int, Tenant] = {}
+        self.members: dict[int, Tenant] = {}
 
     def add(self, tenant: Tenant) -> None:
-        self._members[tenant.order] = tenant
+        self.members[tenant.order] = tenant
         tenant.heaps.append(self)
         self.changed(tenant)
 
     def discard(self, tenant: Tenant) -> None:
-        del self._members[tenant.order]
+        del self.members[tenant.order]
         tenant.heaps.remove(self)
 
     def clear(self) -> None:
-        for tenant in self._members.values():
+        for tenant in self.members.values():
             tenant.heaps.remove(self)
-        self._members.clear()
+        self.members.clear()
 
     def changed(self, tenant: Tenant) -> None:
         heapq.heappush(self._entries, (tenant.counter, tenant.order, tenant))
-        if len(self._entries) > 2 * len(self._members) + _SLACK:
-            self._entries = [(member.counter, order, member) for order, member in self._members.items()]
+        if len(self._entries) > 2 * len(self.members) + _SLACK:
+            self._entries = [(member.counter, order, member) for order, member in self.members.items()]
             heapq.heapify(self._entries)
 
     def top(self) -> Tenant | None:
         entries = self._entries
         while entries:
             counter, order, tenant = entries[0]
-            if counter == tenant.counter and order in self._members:
+            if counter == tenant.counter and order in self.members:
                 return tenant
             heapq.heappop(entries)
         return None
@@ -94,12 +94,13 @@ class FairShare:
             tenant = self._new(name)
         else:
             self._tenants.move_to_end(name)
-        self._lift(tenant)
+        if not tenant.num_held:
+            self._lift(tenant)
         return tenant
 
     def _lift(self, tenant: Tenant) -> None:
         if not tenant.num_held:
-            least = self._waiting.top() or self._last_left
+            least = self._waiting.top() if self._waiting.members else self._last_left
             if least is not None and least.counter > tenant.counter:
                 tenant.counter = least.counter
 

@@ -87,7 +87,7 @@ class PoolConfig:
 class Needs:
     """What must be brought up to date before a policy is called, from the names its set reads."""
 
-    __slots__ = ("age", "cached", "latency", "oldest", "output", "prefill", "queue", "rate")
+    __slots__ = ("age", "anything", "cached", "latency", "oldest", "output", "prefill", "queue", "rate")
 
     def __init__(self, policy_set: PolicySet) -> None:
         reads = policy_set.reads
@@ -103,6 +103,7 @@ class Needs:
         self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
         self.oldest = needs("oldest_queued_arrival")
         self.queue = self.oldest or needs("num_queued_requests", "num_queued_prompt_tokens")
+        self.anything = self.output or self.prefill or self.age or self.latency or self.rate
 
 
 @dataclass(slots=True, frozen=True)
@@ -314,7 +315,6 @@ class PoolState:
     def refresh(self, now: float, output_tokens: OutputTokens, read: dict[str, int]) -> None:
         """Bring the views up to date as far as the policy set reads them; ``read`` takes down what was read."""
         needs, view = self.needs, self.pool
-        view.now = now
         if needs.output:
             self._refresh_output(output_tokens, read)
         if needs.prefill or needs.age or needs.latency:

@@ -23,7 +23,8 @@ class RetryBudget:
         self.balance = float(floor)
 
     def request_arrived(self) -> None:
-        self.balance = min(self._most, self.balance + self._share)
+        balance = self.balance + self._share
+        self.balance = balance if balance < self._most else self._most
 
     def withdraw(self, now: float) -> bool:
         """Whether one more may be tried again; if so, it is counted."""

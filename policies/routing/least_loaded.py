@@ -8,8 +8,8 @@ point that moves by one with every decision, so no worker gets more for being fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import chain
 
 from policies.contract import Candidate, Pool, Request, Rng
 
@@ -21,8 +21,12 @@ class LeastLoaded:
     def route(self, request: Request, candidates: Sequence[Candidate], pool: Pool) -> Candidate | None:
         start = self._turn % len(candidates)
         self._turn = start + 1
-        in_turn = chain(candidates[start:], candidates[:start])
-        return min(in_turn, key=lambda candidate: candidate.worker.num_inflight_requests)
+        best, fewest = None, math.inf
+        for candidate in (*candidates[start:], *candidates[:start]):
+            num_requests = candidate.worker.num_inflight_requests
+            if num_requests < fewest:
+                best, fewest = candidate, num_requests
+        return best
 
 
 def create(rng: Rng) -> LeastLoaded:
