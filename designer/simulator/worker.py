@@ -16,7 +16,6 @@ class SimulatedWorker:
         "_batch_policy",
         "_scrape_rng",
         "_unseen",
-        "_unstreamed",
         "clock",
         "engine",
         "gone",
@@ -24,6 +23,7 @@ class SimulatedWorker:
         "index",
         "num_made_before",
         "plan",
+        "unstreamed",
         "up_at",
         "wake",
     )
@@ -48,8 +48,9 @@ class SimulatedWorker:
         """When the engine is next looked at."""
         self._unseen = 0
         """Tokens that never reach the gateway: their clients had left."""
-        self._unstreamed: dict[str, RequestRecord] = {}
-        """Requests of whose tokens none reaches the gateway before the end."""
+        self.unstreamed: dict[str, RequestRecord] = {}
+        """Requests of whose tokens none reaches the gateway before the end: while there is one, counts are exact
+        only as of the engine's own clock."""
 
     def accepts(self, record: RequestRecord) -> bool:
         """Whether the prompt leaves room for a token in the KV cache; a vLLM server answers 400 to others."""
@@ -60,7 +61,7 @@ class SimulatedWorker:
         self.clock = now
         self.engine.add(record.truth, now)
         if not record.stream:
-            self._unstreamed[record.request_id] = record
+            self.unstreamed[record.request_id] = record
 
     def advance(self, now: int) -> list[TokenRun]:
         self.clock = now
@@ -68,7 +69,7 @@ class SimulatedWorker:
 
     def answered(self, record: RequestRecord) -> None:
         """The whole answer is at the gateway."""
-        self._unstreamed.pop(record.request_id, None)
+        self.unstreamed.pop(record.request_id, None)
 
     def num_made(self, record: RequestRecord) -> int:
         """Tokens of the answer at the worker, as of ``clock``."""
@@ -80,7 +81,7 @@ class SimulatedWorker:
         made = record.made_at_leaving = self.num_made(record)
         seen = made if record.stream else 0
         self._unseen += made - seen
-        self._unstreamed.pop(record.request_id, None)
+        self.unstreamed.pop(record.request_id, None)
         return seen
 
     def abort(self, record: RequestRecord, now: int) -> None:
@@ -98,7 +99,7 @@ class SimulatedWorker:
             record.broken = True
             if record.made_at_leaving == NEVER:
                 record.made_at_leaving = self.num_made(record) if record.stream else 0
-                self._unstreamed.pop(record.request_id, None)
+                self.unstreamed.pop(record.request_id, None)
             self._forget(record)
         self.num_made_before += self.engine.num_output_tokens_at(self.clock)
         self.engine = self.plan.engine(self._batch_policy)
@@ -111,16 +112,11 @@ class SimulatedWorker:
         self._unseen += self.num_made(record) - record.made_at_leaving
         record.made_at_leaving = NEVER
 
-    @property
-    def hides_tokens(self) -> bool:
-        """Some answer is not streamed: counts are exact only as of the engine's own clock."""
-        return bool(self._unstreamed)
-
     def num_tokens_seen(self, now: int) -> int:
         """Tokens that the gateway has seen of all answers together; ``now`` is not before ``clock``."""
         hidden = self._unseen
-        for record in self._unstreamed.values():
-            hidden += self.num_made(record)
+        if self.unstreamed:
+            hidden += sum(map(self.num_made, self.unstreamed.values()))
         return self.num_made_before + self.engine.num_output_tokens_at(now) - hidden
 
     def until_next_scrape(self, interval_ps: int) -> int:

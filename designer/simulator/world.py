@@ -110,6 +110,10 @@ class _TokensSeen(Mapping[str, int]):
     def __getitem__(self, worker_id: str) -> int:
         return self._world.num_tokens_seen(worker_id)
 
+    def get(self, worker_id: str, default: Any = None) -> Any:
+        """Without the detour of ``Mapping``: asked of every worker at every decision."""
+        return self._world.num_tokens_seen(worker_id)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._world.worker_ids)
 
@@ -494,10 +498,11 @@ class World:
     def num_tokens_seen(self, worker_id: str) -> int:
         """Tokens that have reached the gateway from a worker, to within the one-way delay: never fewer."""
         worker = self._worker_by_id[worker_id]
-        if worker.hides_tokens:
+        if worker.unstreamed:
             self._advance(self._now, worker)
             self._look_again(worker)
-        return worker.num_tokens_seen(max(self._now - self._answer_ps, worker.clock))
+        now = self._now - self._answer_ps
+        return worker.num_tokens_seen(now if now > worker.clock else worker.clock)
 
     def _drain_engines(self) -> None:
         """Steps that go on after the last answer, such as those of aborted requests."""

@@ -431,7 +431,7 @@ class Dispatcher:
                 self._remove(worker_id)
             self._worker_pools[worker_id] = pool
             pool.workers[worker_id] = state = WorkerState(event)
-            state.shows_tokens = pool.needs.output
+            pool.show(state)
             pool.prefix_index.join(worker_id)
         if event.replica:
             pool.scaling.joined(event.variant)

@@ -87,7 +87,7 @@ class PoolConfig:
 class Needs:
     """What must be brought up to date before a policy is called, from the names its set reads."""
 
-    __slots__ = ("age", "anything", "cached", "latency", "oldest", "output", "prefill", "queue", "rate")
+    __slots__ = ("age", "anything", "cached", "estimates", "latency", "oldest", "output", "prefill", "queue", "rate")
 
     def __init__(self, policy_set: PolicySet) -> None:
         reads = policy_set.reads
@@ -95,7 +95,8 @@ class Needs:
         def needs(*names: str) -> bool:
             return not reads or any(name in reads for name in names)
 
-        self.output = needs("num_inflight_tokens", "expected_remaining_tokens", "kv_cache_usage")
+        self.estimates = needs("expected_remaining_tokens", "kv_cache_usage")
+        self.output = self.estimates or needs("num_inflight_tokens")
         self.prefill = needs("num_inflight_prefill_tokens")
         self.age = needs("metrics_age")
         self.latency = needs("ttft_ewma", "tpot_ewma")
@@ -292,6 +293,10 @@ class PoolState:
 
     # --- what policies are shown ---
 
+    def show(self, state: WorkerState) -> None:
+        """Tell a worker which of its counts the policies in place read."""
+        state.shows_tokens, state.shows_estimates = self.needs.output, self.needs.estimates
+
     def remember(self, policy_set: PolicySet) -> None:
         """It is being replaced while good: go back to it when what follows fails."""
         told = tuple(
@@ -308,7 +313,7 @@ class PoolState:
         self.refreshed_at = -1
         self.pool = Pool(self.config.name)
         for state in self.workers.values():
-            state.shows_tokens = self.needs.output
+            self.show(state)
             state.new_views()
         self.workers_changed()
 
@@ -336,10 +341,11 @@ class PoolState:
         for state in self._usable:
             cumulative = get(state.worker_id, 0)
             if cumulative != state.output_seen:
-                read[state.worker_id] = cumulative
+                read[state.worker_id] = state.output_seen = cumulative
             elif state.num_inflight_requests and cumulative >= state.output_base:
                 continue
-            state.count_output(cumulative)
+            if not state.num_inflight_requests or cumulative < state.output_base:
+                state.output_base = cumulative
             state.publish_tokens()
 
     def read_output(self, state: WorkerState, output_tokens: OutputTokens, read: dict[str, int]) -> None:

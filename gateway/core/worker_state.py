@@ -50,6 +50,7 @@ class WorkerState:
         "scraped_at",
         "scraped_inflight_tokens",
         "scraped_kv_usage",
+        "shows_estimates",
         "shows_tokens",
         "unstreamed",
         "variant",
@@ -82,7 +83,9 @@ class WorkerState:
         self.output_base = 0
         """The part of it that belongs to dispatches that are over."""
         self.shows_tokens = True
-        """The policies read a count that output tokens change: it is published with every change of another."""
+        """The policies read a count that output tokens change: it is published with every change of another ..."""
+        self.shows_estimates = True
+        """... and one that is estimated from those: the remaining tokens, the use of the KV cache."""
         self.kv_capacity_tokens = 0
         self.metrics = WorkerMetrics()
         """The newest value of each, over all scrapes."""
@@ -227,13 +230,16 @@ class WorkerState:
 
     def publish_tokens(self) -> None:
         """The counts that every output token changes."""
-        view = self.worker
         output = self.output_seen - self.output_base
         if output < 0:
             output = 0
+        self.worker.num_inflight_tokens = tokens = self.prompt_tokens + output
+        if self.shows_estimates:
+            self._publish_estimates(output, tokens)
+
+    def _publish_estimates(self, output: int, tokens: int) -> None:
+        view = self.worker
         remaining = self.expected_tokens - output
-        tokens = self.prompt_tokens + output
-        view.num_inflight_tokens = tokens
         view.expected_remaining_tokens = remaining if remaining > 0.0 else 0.0
         if self.kv_capacity_tokens:
             usage = self.scraped_kv_usage + (tokens - self.scraped_inflight_tokens) / self.kv_capacity_tokens

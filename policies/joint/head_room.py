@@ -54,14 +54,15 @@ class HeadRoom:
         return chosen
 
     def _admissible(self, request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
-        best, best_rank = None, (math.inf, math.inf)
+        """The one with least committed, then with fewest in flight, of those with room."""
+        best, least, fewest = None, math.inf, math.inf
         for candidate in candidates:
             worker = candidate.worker
-            committed = self._committed(worker)
-            free = self._spare(worker) - committed - self._need(request, worker)
-            rank = (committed, worker.num_inflight_requests)
-            if (free >= 0 or not self._hold) and rank < best_rank:
-                best, best_rank = candidate, rank
+            committed, num_requests = self._committed(worker), worker.num_inflight_requests
+            if committed > least or (committed == least and num_requests >= fewest):
+                continue
+            if not self._hold or self._spare(worker) - committed - self._need(request, worker) >= 0:
+                best, least, fewest = candidate, committed, num_requests
         return best
 
     def _bypass(self, request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
@@ -76,10 +77,11 @@ class HeadRoom:
         return math.ceil(request.num_prompt_tokens * self._growth / worker.block_size)
 
     def _committed(self, worker: Worker) -> float:
-        pending = worker.num_inflight_prefill_tokens
-        allocated = math.ceil((worker.num_inflight_tokens - pending) / worker.block_size)
-        reserved = math.ceil(pending * self._growth / worker.block_size)
-        return allocated + reserved + self._partial_blocks * worker.num_inflight_requests
+        pending, size = worker.num_inflight_prefill_tokens, worker.block_size
+        blocks = -((pending - worker.num_inflight_tokens) // size)
+        if pending:
+            blocks += math.ceil(pending * self._growth / size)
+        return blocks + self._partial_blocks * worker.num_inflight_requests
 
     def _spare(self, worker: Worker) -> float:
         """The blocks that may be committed."""

@@ -28,7 +28,7 @@ def test_streamed_tokens_are_seen_and_others_are_not() -> None:
     sim, streamed, silent = worker(), record("a"), record("b", stream=False)
     sim.add(streamed, 0)
     sim.add(silent, 0)
-    assert sim.hides_tokens
+    assert sim.unstreamed
     now = step(sim, 1.0)
     assert sim.num_made(silent) > 0
     assert sim.num_tokens_seen(now) == sim.num_made(streamed) > 0
@@ -40,7 +40,7 @@ def test_an_answer_that_does_not_stream_counts_once_it_is_complete() -> None:
     now = step(sim, 1000.0)
     sim.answered(silent)
     assert sim.num_tokens_seen(now) == 200
-    assert not sim.hides_tokens
+    assert not sim.unstreamed
 
 
 def test_tokens_made_after_a_client_left_are_never_seen() -> None:
@@ -78,7 +78,7 @@ def test_a_breakdown_keeps_what_was_seen_and_forgets_the_rest() -> None:
     assert streamed.stats is not None
     assert sim.num_tokens_seen(now) == streamed.num_seen + seen
     assert sim.num_made_before > sim.num_tokens_seen(now)
-    assert (silent.num_seen, sim.hides_tokens, sim.engine.num_running, sim.up_at) == (0, False, 0, now + 5)
+    assert (silent.num_seen, len(sim.unstreamed), sim.engine.num_running, sim.up_at) == (0, 0, 0, now + 5)
     again = record("d")
     sim.add(again, now + 5)
     later = step(sim, 3.0)
