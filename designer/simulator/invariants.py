@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -22,7 +23,11 @@ class InvariantViolation(Exception):  # noqa: N818 - it is the run that is wrong
 
 def require(holds: bool, text: str) -> None:
     if not holds:
-        raise InvariantViolation(text)
+        broken(text)
+
+
+def broken(text: str) -> NoReturn:
+    raise InvariantViolation(text)
 
 
 def check_requests(result: SimulationResult, limits: Ints) -> None:

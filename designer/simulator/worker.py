@@ -14,6 +14,7 @@ from gateway.mockworker.engine import BatchPolicy, TokenRun
 class SimulatedWorker:
     __slots__ = (
         "_batch_policy",
+        "_most_tokens",
         "_scrape_rng",
         "_unseen",
         "clock",
@@ -31,6 +32,7 @@ class SimulatedWorker:
     def __init__(self, index: int, plan: WorkerPlan, batch_policy: BatchPolicy | None, seed: int = 0) -> None:
         self.index = index
         self.plan = plan
+        self._most_tokens = plan.config.max_request_tokens
         self._batch_policy = batch_policy
         self._scrape_rng = Random(f"{seed}/scrapes/{plan.worker_id}")
         self.engine = plan.engine(batch_policy)
@@ -54,7 +56,7 @@ class SimulatedWorker:
 
     def accepts(self, record: RequestRecord) -> bool:
         """Whether the prompt leaves room for a token in the KV cache; a vLLM server answers 400 to others."""
-        return record.truth.num_prompt_tokens < self.plan.config.max_request_tokens
+        return record.truth.num_prompt_tokens < self._most_tokens
 
     def add(self, record: RequestRecord, now: int) -> None:
         record.landed = True

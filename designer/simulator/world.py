@@ -8,17 +8,17 @@ depends on anything but scenario, policies and seed.
 from __future__ import annotations
 
 import gc
-import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from designer.simulator.failures import Breakdown, draw_failures
 from designer.simulator.fleet import WorkerPlan, plan_workers
-from designer.simulator.invariants import check_dispatcher, check_engines, check_queue, check_requests, require
+from designer.simulator.invariants import broken, check_dispatcher, check_engines, check_queue, check_requests, require
 from designer.simulator.policies import PolicySource, make_policy_set
 from designer.simulator.records import NEVER, RequestRecord, make_records, make_result
 from designer.simulator.replicas import Replicas, Start, replica_bounds
@@ -159,12 +159,15 @@ class World:
         self._queue: list[tuple[int, int, _Handler, Any]] = []
         self._next_number = itertools.count().__next__
         self._ticking = False
-        self._num_events = 0
         self._num_retired = 0
         self._num_failed_dispatches = 0
         self.dispatcher = Dispatcher([pool_config(scenario, policy_set)], output_tokens=_TokensSeen(self))
         self._pool = self.dispatcher.pools[POOL]
         self._held = self._pool.queue
+        self._handle = self.dispatcher.handle
+        # Bound once: each is scheduled for every request.
+        self._landing, self._waking = self._land, self._wake
+        self._first_token_hearing, self._finish_hearing = self._first_token_heard, self._finish_heard
 
     @property
     def worker_ids(self) -> tuple[str, ...]:
@@ -199,11 +202,11 @@ class World:
         self._at(self._horizon_ps, self._give_up, None)
         for breakdown in self._failures:
             self._at(breakdown.time, self._break, breakdown)
-        queue, pop = self._queue, heapq.heappop
+        queue, pop = self._queue, heappop
         records = (record for record in self._records if record.think_ps == NEVER)
         coming = next(records, None)
         while self._num_open or self._num_aborting:
-            if coming is not None and self._next_arrival <= queue[0][0]:
+            if self._next_arrival <= queue[0][0] and coming is not None:
                 self._now = now = self._next_arrival
                 self._arrive(now, coming)
                 coming = next(records, None)
@@ -218,15 +221,17 @@ class World:
         require(False, f"{self._num_open} requests open {_LONGEST_DAYS} days after the last came")
 
     def _at(self, time: int, handler: _Handler, argument: Any) -> None:
-        heapq.heappush(self._queue, (time, self._next_number(), handler, argument))
+        heappush(self._queue, (time, self._next_number(), handler, argument))
 
     def _hear(self, now: int, event: Event) -> None:
-        self._num_events += 1
-        commands = self.dispatcher.handle(event)
+        commands = self._handle(event)
         if self.sink is not None:
             self.sink(event, commands)
         for command in commands:
-            self._carry_out(now, command)
+            if type(command) is Dispatch:
+                self._dispatch(now, self._record_by_id[command.request_id], self._worker_by_id[command.worker_id])
+            else:
+                self._carry_out(now, command)
         if not self._ticking and (self._is_scaled or self._held.num_requests):
             self._ticking = True
             self._at(now + self._tick_ps, self._tick, None)
@@ -241,8 +246,6 @@ class World:
 
     def _carry_out(self, now: int, command: Command) -> None:
         match command:
-            case Dispatch():
-                self._dispatch(now, self._record_by_id[command.request_id], self._worker_by_id[command.worker_id])
             case Reject():
                 self._end(now, self._record_by_id[command.request_id], command.reason)
             case Cancel():
@@ -257,17 +260,19 @@ class World:
                 self._set_replicas(now, command)
 
     def _dispatch(self, now: int, record: RequestRecord, worker: SimulatedWorker) -> None:
-        once = record.outcome is None and not record.in_flight
-        require(once, f"{record.request_id} was dispatched twice, or after its end, though no worker failed it")
-        require(not worker.gone, f"{record.request_id} was dispatched to {worker.plan.worker_id}, which is gone")
+        if record.outcome is not None or record.in_flight:
+            broken(f"{record.request_id} was dispatched twice, or after its end, though no worker failed it")
+        if worker.gone:
+            broken(f"{record.request_id} was dispatched to {worker.plan.worker_id}, which is gone")
         record.in_flight = True
         record.dispatched = now
         record.worker = worker.index
         record.num_dispatches += 1
-        self._at(now + self._dispatch_ps, self._land, record)
+        heappush(self._queue, (now + self._dispatch_ps, self._next_number(), self._landing, record))
 
     def _end(self, now: int, record: RequestRecord, outcome: RequestOutcome) -> None:
-        require(record.outcome is None, f"{record.request_id} ended twice: {record.outcome}, then {outcome}")
+        if record.outcome is not None:
+            broken(f"{record.request_id} ended twice: {record.outcome}, then {outcome}")
         record.outcome = outcome
         record.ended = now
         self._num_open -= 1
@@ -346,7 +351,7 @@ class World:
         time = worker.engine.next_event_time()
         if time is not None and (worker.wake == NEVER or time < worker.wake):
             worker.wake = time
-            self._at(time, self._wake, worker)
+            heappush(self._queue, (time, self._next_number(), self._waking, worker))
 
     def _wake(self, now: int, worker: SimulatedWorker) -> None:
         """Advance the engine, and go straight on to its next event for as long as nothing else comes before it."""
@@ -361,25 +366,26 @@ class World:
                 return
             if time >= self._next_arrival or time >= queue[0][0]:
                 worker.wake = time
-                self._at(time, self._wake, worker)
+                heappush(queue, (time, self._next_number(), self._waking, worker))
                 return
             self._now = now = time
 
     def _advance(self, now: int, worker: SimulatedWorker) -> None:
-        for run in worker.advance(now):
+        worker.clock = now
+        for run in worker.engine.advance(now):
             if run.first or run.finished:
                 self._answer(run)
 
     def _answer(self, run: TokenRun) -> None:
-        heard = run.end + self._answer_ps
+        heard, queue, records = run.end + self._answer_ps, self._queue, self._record_by_id
         for request_id in run.first:
-            record = self._record_by_id[request_id]
+            record = records[request_id]
             record.first_token = heard
             if record.stream:
-                self._at(heard, self._first_token_heard, record)
+                heappush(queue, (heard, self._next_number(), self._first_token_hearing, record))
         for stats in run.stats:
-            self._record_by_id[stats.request_id].stats = stats
-            self._at(heard, self._finish_heard, stats)
+            records[stats.request_id].stats = stats
+            heappush(queue, (heard, self._next_number(), self._finish_hearing, stats))
 
     def _first_token_heard(self, now: int, record: RequestRecord) -> None:
         if record.outcome is None:
@@ -390,16 +396,10 @@ class World:
         if record.outcome is not None:
             return
         self._end(now, record, "completed")
-        self._workers[record.worker].answered(record)
-        event = RequestEnded(
-            now / PS_PER_SECOND,
-            stats.request_id,
-            "completed",
-            num_output_tokens=stats.num_output_tokens,
-            num_prompt_tokens=stats.num_prompt_tokens,
-            num_cached_tokens=stats.num_cached_tokens,
-        )
-        self._hear(now, event)
+        if not record.stream:
+            self._workers[record.worker].answered(record)
+        made, prompt, cached = stats.num_output_tokens, stats.num_prompt_tokens, stats.num_cached_tokens
+        self._hear(now, RequestEnded(now / PS_PER_SECOND, stats.request_id, "completed", made, prompt, cached))
 
     def _scrape(self, now: int, worker: SimulatedWorker) -> None:
         if worker.gone:
@@ -526,7 +526,7 @@ class World:
             objective=self._scenario.objective,
             workers=self.worker_ids,
             counters={
-                "num_events": self._num_events,
+                "num_events": self.dispatcher.num_events,
                 "num_policy_failures": sum(self._pool.guard.num_failures.values()),
                 "policy_failure": self._pool.guard.last_failure,
                 "num_sets_retired": self._num_retired,
