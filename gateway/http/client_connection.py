@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections import deque
-from fcntl import ioctl
-from termios import TIOCOUTQ
 from typing import TYPE_CHECKING
 
 import httptools
@@ -20,7 +17,10 @@ import httptools
 from gateway.http.access import authorise
 from gateway.http.answers import CONTINUE, RefusedError, answer
 from gateway.http.forwarded import tell_origin
-from gateway.http.incoming import METHODS, NOTES, IncomingRequest
+from gateway.http.head_checks import TOO_LARGE, check_demands, check_head, not_http
+from gateway.http.incoming import NOTES, IncomingRequest
+from gateway.http.known_head import KnownHead, known_head
+from gateway.http.unsent import num_unsent
 
 if TYPE_CHECKING:
     from gateway.http.data_plane import DataPlane
@@ -41,6 +41,7 @@ class ClientConnection(asyncio.Protocol):
         "_exchange",
         "_in_body",
         "_incoming",
+        "_known",
         "_lingering_since",
         "_parser",
         "_paused_since",
@@ -53,6 +54,7 @@ class ClientConnection(asyncio.Protocol):
         "_upload",
         "_upload_since",
         "_waiting",
+        "_whole",
         "transport",
         "write",
     )
@@ -66,6 +68,10 @@ class ClientConnection(asyncio.Protocol):
         self._in_body = False
         self._read_bytes = 0
         """In the read that is being parsed."""
+        self._whole = b""
+        """That read, if a request begins with it."""
+        self._known: KnownHead | None = None
+        """The last head of a request to a model."""
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._unaccounted = 0
@@ -122,8 +128,16 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused is not None:
             return
-        if self._in_body or self._incoming is None:
+        if self._incoming is None:
+            if (known := self._known) is not None and (start := known.body_start(data)) and self._may_take(known, data):
+                self._take(known.incoming, data[start:])
+                return
             self._active_at = self._plane.clock.now
+            self._whole = data
+        else:
+            if self._in_body:
+                self._active_at = self._plane.clock.now
+            self._whole = b""
         self._read_bytes = len(data)
         self._unaccounted += self._read_bytes
         try:
@@ -136,12 +150,35 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(cause if isinstance(cause, RefusedError) else RefusedError(500, "Internal error."))
             return
         except httptools.HttpParserError as error:
-            self._refuse(_not_http(error))
+            self._refuse(not_http(error))
             return
         if self._incoming is not None and self._unaccounted > 2 * self._plane.settings.max_header_bytes:
             self._refuse(RefusedError(431, "The headers are too large."))
         elif self._waiting and len(self._waiting) >= self._plane.settings.max_pipelined_requests:
             self._pause_reading()
+
+    def _may_take(self, known: KnownHead, data: bytes) -> bool:
+        """Whether nothing is asked of the parser but this head and body, and nothing was asked before."""
+        plane = self._plane
+        settings, size = plane.settings, len(data)
+        return (
+            self._exchange is None
+            and not self._waiting
+            and self._declined is None
+            and known.api_keys is plane.api_keys
+            and size <= settings.max_body_bytes
+            and size + plane.num_buffered_body_bytes <= settings.max_buffered_body_bytes
+            and not self.transport.is_closing()
+        )
+
+    def _take(self, incoming: IncomingRequest, body: bytes) -> None:
+        """A whole request, as the parser would hand it over."""
+        plane = self._plane
+        self._active_at = plane.clock.now
+        incoming.body = body
+        incoming.num_buffered_bytes = size = len(body)
+        plane.num_buffered_body_bytes += size
+        plane.ask_model(self, incoming)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """An offer to upgrade is declined by answering as if it had not been made (RFC 9110, 7.8). The parser has
@@ -207,57 +244,23 @@ class ClientConnection(asyncio.Protocol):
         if incoming is None or self._in_body:
             self._declined = None
             return
-        parser, settings = self._parser, self._plane.settings
         self._in_body = True
-        incoming.method = parser.get_method()
-        if incoming.method not in METHODS:
-            raise RefusedError(
-                501, "The method is none of those spoken here (GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS)."
-            )
-        version = parser.get_http_version()
-        incoming.http10 = version == "1.0"
-        incoming.keep_alive = parser.should_keep_alive()
-        incoming.path = incoming.target.partition(b"?")[0]
-        if not incoming.path.startswith(b"/"):
-            self._take_path(incoming)
-        if b"#" in incoming.target:
-            raise RefusedError(400, "The request target has a fragment.")  # which a worker would cut off
-        if incoming.http10:
-            if incoming.transfer_encoding:  # RFC 9112, 6.1: its framing is faulty, whatever the body looks like
-                raise RefusedError(400, "HTTP/1.0 has no Transfer-Encoding.")
-        elif not incoming.has_host:
-            raise RefusedError(400, "The request has no Host.")
-        if incoming.named_by_connection:
-            incoming.drop_named_headers()
-        if self._unaccounted + self._read_bytes > settings.max_header_bytes:
-            self._check_head(incoming)
-        if len(incoming.headers) > settings.max_headers:
-            raise RefusedError(431, "There are too many headers.")
-        if settings.forwarded != "pass":
-            tell_origin(incoming, self.transport, trusted=settings.forwarded == "append")
-        if self._plane.api_keys is not None:
-            authorise(self._plane.api_keys, incoming, forward=settings.forward_authorization)
-        if incoming.content_length > settings.max_body_bytes:
-            raise RefusedError(413, _TOO_LARGE % settings.max_body_bytes)
-        if version not in ("1.1", "1.0"):
-            raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        parser, plane = self._parser, self._plane
+        check_head(
+            incoming,
+            parser.get_method(),
+            parser.get_http_version(),
+            plane.settings,
+            num_read=self._unaccounted + self._read_bytes,
+            keep_alive=parser.should_keep_alive(),
+        )
+        if plane.settings.forwarded != "pass":
+            tell_origin(incoming, self.transport, trusted=plane.settings.forwarded == "append")
+        if plane.api_keys is not None:
+            authorise(plane.api_keys, incoming, forward=plane.settings.forward_authorization)
+        check_demands(incoming, parser.get_http_version(), plane.settings)
         if incoming.expect:
             self._expect(incoming)
-
-    def _check_head(self, incoming: IncomingRequest) -> None:
-        """Counts exactly, when what was read is more than a head may be (there may be a body in it)."""
-        if len(incoming.target) + sum(map(len, incoming.headers)) > self._plane.settings.max_header_bytes:
-            raise RefusedError(431, "The headers are too large.")
-
-    def _take_path(self, incoming: IncomingRequest) -> None:
-        """From an absolute URL, as a client of a forward proxy sends it, or from ``*``."""
-        scheme, _, rest = incoming.target.partition(b"://")
-        if scheme.lower() in (b"http", b"https"):
-            at = rest.find(b"/")
-            incoming.target = rest[at:] if at >= 0 else b"/"
-        elif incoming.target != b"*":
-            raise RefusedError(400, "The request target is not a path.")
-        incoming.path = incoming.target.partition(b"?")[0]
 
     def _expect(self, incoming: IncomingRequest) -> None:
         if incoming.http10:
@@ -277,7 +280,7 @@ class ClientConnection(asyncio.Protocol):
         plane.num_buffered_body_bytes += size
         self._body.append(body)
         if self._body_bytes > plane.settings.max_body_bytes:
-            raise RefusedError(413, _TOO_LARGE % plane.settings.max_body_bytes)
+            raise RefusedError(413, TOO_LARGE % plane.settings.max_body_bytes)
         if plane.num_buffered_body_bytes > plane.settings.max_buffered_body_bytes:
             raise RefusedError(503, "The gateway holds too many request bodies. Please try again later.")
 
@@ -304,6 +307,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.transport.is_closing():
             self._plane.body_released(incoming)
         else:
+            self._known = known_head(self._whole, incoming, self._plane.api_keys)
             self._plane.handle(self, incoming)
 
     # --- requests
@@ -410,7 +414,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _has_stopped_reading(self, now: float, since: float) -> bool:
         """It has read nothing for too long: a slow reader is waited for."""
-        before, self._unsent = self._unsent, _num_unsent(self.transport)
+        before, self._unsent = self._unsent, num_unsent(self.transport)
         if self._unsent < before:
             self._paused_since = now
             return False
@@ -442,22 +446,3 @@ class ClientConnection(asyncio.Protocol):
             0 < settings.body_timeout_seconds < elapsed
             and self._body_bytes < elapsed * settings.min_upload_bytes_per_second
         )
-
-
-def _num_unsent(transport: asyncio.Transport) -> int:
-    """Bytes that the client has not taken, here and (where the system tells) in the kernel, whose buffer of megabytes
-    would hide what a slow reader reads."""
-    try:
-        queued = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, b"\0\0\0\0")
-    except (OSError, ValueError):
-        return transport.get_write_buffer_size()
-    return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
-
-
-def _not_http(error: httptools.HttpParserError) -> RefusedError:
-    if "PRI" in str(error):  # how the parser calls the preface of HTTP/2
-        return RefusedError(505, "HTTP/2 is not spoken here; please use HTTP/1.1.")
-    return RefusedError(400, f"The request is not valid HTTP: {error}.")
-
-
-_TOO_LARGE = "The request's body is larger than %d bytes."

@@ -247,11 +247,12 @@ class DataPlane:
     def handle(self, client: ClientConnection, incoming: IncomingRequest) -> None:
         """Begins to answer a request that has come in full."""
         if incoming.path in MODEL_PATHS and incoming.method == b"POST":
-            self._to_model(client, incoming)
+            self.ask_model(client, incoming)
         else:
             self._handle_other(client, incoming)
 
-    def _to_model(self, client: ClientConnection, incoming: IncomingRequest) -> None:
+    def ask_model(self, client: ClientConnection, incoming: IncomingRequest) -> None:
+        """Begins to answer a request to a model, a POST to one of ``MODEL_PATHS``."""
         try:
             form = incoming.content_type.startswith(b"multipart/form-data")
             api = read_form(incoming.body) if form else read_body(incoming.body)
@@ -314,7 +315,7 @@ class DataPlane:
         reading = incoming.method in (b"GET", b"HEAD")
         if path.encode("utf-8", "replace") in MODEL_PATHS and incoming.method == b"POST":
             incoming.path = path.encode()
-            self._to_model(client, incoming)
+            self.ask_model(client, incoming)
         elif path == "/health" and reading:
             self._answer_health(client, incoming)
         elif path == "/v1/models" and reading:

@@ -1,0 +1,87 @@
+"""What a request's head must be before its body is read; what is refused here is answered and the connection closed."""
+
+from __future__ import annotations
+
+import httptools
+
+from gateway.http.answers import RefusedError
+from gateway.http.incoming import METHODS, IncomingRequest
+from gateway.http.settings import HttpSettings
+
+TOO_LARGE = "The request's body is larger than %d bytes."
+
+
+def check_head(
+    incoming: IncomingRequest,
+    method: bytes,
+    version: str,
+    settings: HttpSettings,
+    *,
+    num_read: int,
+    keep_alive: bool,
+) -> None:
+    """Notes what the request line says, and refuses what another reader could read otherwise.
+
+    Args:
+        num_read: bytes that came, at least as many as the head has.
+
+    Raises:
+        RefusedError: 400, 431 or 501.
+    """
+    incoming.method, incoming.http10, incoming.keep_alive = method, version == "1.0", keep_alive
+    if method not in METHODS:
+        raise RefusedError(
+            501, "The method is none of those spoken here (GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS)."
+        )
+    incoming.path = incoming.target.partition(b"?")[0]
+    if not incoming.path.startswith(b"/"):
+        _take_path(incoming)
+    if b"#" in incoming.target:
+        raise RefusedError(400, "The request target has a fragment.")  # which a worker would cut off
+    if incoming.http10:
+        if incoming.transfer_encoding:  # RFC 9112, 6.1: its framing is faulty, whatever the body looks like
+            raise RefusedError(400, "HTTP/1.0 has no Transfer-Encoding.")
+    elif not incoming.has_host:
+        raise RefusedError(400, "The request has no Host.")
+    if incoming.named_by_connection:
+        incoming.drop_named_headers()
+    if num_read > settings.max_header_bytes:
+        _count_head(incoming, settings.max_header_bytes)
+    if len(incoming.headers) > settings.max_headers:
+        raise RefusedError(431, "There are too many headers.")
+
+
+def check_demands(incoming: IncomingRequest, version: str, settings: HttpSettings) -> None:
+    """Of a request that is well formed and allowed.
+
+    Raises:
+        RefusedError: 413 or 505.
+    """
+    if incoming.content_length > settings.max_body_bytes:
+        raise RefusedError(413, TOO_LARGE % settings.max_body_bytes)
+    if version not in ("1.1", "1.0"):
+        raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+
+
+def not_http(error: httptools.HttpParserError) -> RefusedError:
+    """The answer to what the parser does not take."""
+    if "PRI" in str(error):  # how the parser calls the preface of HTTP/2
+        return RefusedError(505, "HTTP/2 is not spoken here; please use HTTP/1.1.")
+    return RefusedError(400, f"The request is not valid HTTP: {error}.")
+
+
+def _count_head(incoming: IncomingRequest, limit: int) -> None:
+    """Counts exactly, when what was read is more than a head may be (there may be a body in it)."""
+    if len(incoming.target) + sum(map(len, incoming.headers)) > limit:
+        raise RefusedError(431, "The headers are too large.")
+
+
+def _take_path(incoming: IncomingRequest) -> None:
+    """From an absolute URL, as a client of a forward proxy sends it, or from ``*``."""
+    scheme, _, rest = incoming.target.partition(b"://")
+    if scheme.lower() in (b"http", b"https"):
+        at = rest.find(b"/")
+        incoming.target = rest[at:] if at >= 0 else b"/"
+    elif incoming.target != b"*":
+        raise RefusedError(400, "The request target is not a path.")
+    incoming.path = incoming.target.partition(b"?")[0]
