@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from designer.calibrate import CalibrationError
+from designer.commands.audit import audit_command
 from designer.commands.calibrate import calibrate_command
 from designer.commands.evaluate import evaluate_command
 from designer.commands.fidelity import fidelity_command
@@ -54,6 +55,7 @@ app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.command("fidelity")(fidelity_command)
 app.command("calibrate")(calibrate_command)
+app.command("audit")(audit_command)
 
 
 @app.callback()

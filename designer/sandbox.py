@@ -144,16 +144,23 @@ class Sandbox:
     """Evaluates policies on one scenario, ``jobs`` at a time. Use it as a context manager.
 
     Args:
-        deadline_seconds: wall-clock limit of one simulation; processor time is limited to the same.
+        deadline_seconds: wall-clock limit of one simulation.
+        cpu_seconds: its limit of processor time; None: the same. The kernel counts whole seconds.
         memory_bytes: address space a child may take beyond its parent's.
     """
 
     def __init__(
-        self, scenario: Scenario, *, jobs: int = 2, deadline_seconds: float = 120.0, memory_bytes: int = 1 << 30
+        self,
+        scenario: Scenario,
+        *,
+        jobs: int = 2,
+        deadline_seconds: float = 120.0,
+        cpu_seconds: float | None = None,
+        memory_bytes: int = 1 << 30,
     ) -> None:
         self._scenario = scenario.model_dump_json()
         self._deadline = deadline_seconds
-        self._limits = Limits(cpu_seconds=deadline_seconds, memory_bytes=memory_bytes)
+        self._limits = Limits(cpu_seconds=cpu_seconds or deadline_seconds, memory_bytes=memory_bytes)
         self._jobs = jobs
         self._parents: dict[str, list[_WarmParent]] = {_SIMULATION: [], _POLICY: []}
         self._idle: dict[str, queue.SimpleQueue[_WarmParent]] = {}
@@ -188,10 +195,29 @@ class Sandbox:
             raise SandboxError(f"the sandbox does not work here: {answer.get('error')}")
         return tuple(answer["layers"])
 
-    def check(self, subject: Subject) -> list[str]:
-        """Violations of the policy contract, found behind the fence; empty when it keeps it."""
-        answer = self._ask(_POLICY, {"work": "check", "subject": subject.to_json()})
+    def check(self, subject: Subject, *, static: bool = True) -> list[str]:
+        """Violations of the policy contract, found behind the fence; empty when it keeps it.
+
+        Args:
+            static: look at the source first, and run it only if there is nothing to object to.
+        """
+        answer = self._ask(_POLICY, {"work": "check", "subject": subject.to_json(), "static": static})
         return list(answer["result"]) if "result" in answer else [str(answer.get("error"))]
+
+    def foresight(self, subject: Subject, seed: int) -> str:
+        """Whether it decides otherwise when only what comes later is changed; empty when it does not.
+
+        A first-tier simulation of two: in the second, everything from the middle of the workload on is another.
+        """
+        answer = self._ask(_SIMULATION, {**self._job("foresight", Task(subject, seed))})
+        return str(answer["result"] if "result" in answer else answer.get("error"))
+
+    def columns(self, subject: Subject, seed: int) -> Mapping[str, Any] | str:
+        """Every request of a first-tier simulation, as ``SimulationResult.columns``; a text says why there is none."""
+        answer = self._ask(_SIMULATION, {**self._job("together", Task(subject, seed)), "columns": True})
+        result = answer.get("result")
+        found = result.get("columns") if isinstance(result, dict) else None
+        return found if isinstance(found, dict) else str(answer.get("error", "it gave a result of another form"))
 
     def run(self, tasks: Sequence[Task], on_done: Callable[[Evaluation], None] | None = None) -> list[Evaluation]:
         """All tasks, ``jobs`` at a time; the answers in the order of the tasks."""
@@ -217,7 +243,7 @@ class Sandbox:
         apart = _evaluation(task, self._in_lockstep(task))
         expected = task.expected_decisions
         if apart.status == "scored" and expected and apart.decisions != expected:
-            reason = "decided otherwise in a process of its own than beside the simulation"
+            reason = "decided otherwise in a process of its own than beside the simulation, or was scored otherwise"
             return Evaluation(task, "failed", reason=reason, wall_seconds=apart.wall_seconds)
         return apart
 
@@ -282,4 +308,7 @@ def _fault(result: Mapping[str, Any]) -> str:
         return f"gave a result of another form: {error!r}"
     if not 0.0 < score < float("inf"):
         return f"scored {score}, which is no time"
-    return f"{failures} of its answers were wrong and had to be replaced" if failures else ""
+    if not failures:
+        return ""
+    latest = " ".join(str(summary.get("policy_failure", "")).split())[:300]
+    return f"{failures} of its answers were wrong and had to be replaced, the latest: {latest}"

@@ -32,7 +32,7 @@ def check(job: Job, fence: Fence, fds: list[int]) -> list[str]:
     effort = Effort(num_situations=200, num_steps=200, subprocess=False)
     found: list[str] = []
     for part in subject_from_json(job["subject"]).parts:
-        violations = check_source(part.source)
+        violations = check_source(part.source) if job.get("static", True) else []
         if not violations:
             spec = PolicySpec(f"{part.name}.py", part.slots, dict(part.params))
             loaded = load_source(part.source.encode(), spec, random.Random(0), path=f"{part.name}.py", name=part.name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from designer.foresight import foresight
 from designer.lockstep import RemotePolicy
 from designer.simulator.fleet import plan_workers
 from designer.simulator.results import SimulationResult
@@ -70,11 +71,27 @@ def lockstep(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
     return {**_simulate(job, fence, make), "identities": list(remote[0].identities)}
 
 
-WORK: Mapping[str, Work] = {"together": together, "lockstep": lockstep}
+def foretell(job: Job, fence: Fence, fds: list[int]) -> str:
+    """Two first-tier simulations with different futures; see ``designer.foresight``."""
+    scenario, seed, subject = _scenario(job), int(job["seed"]), subject_from_json(job["subject"])
+    columns, plans = draw_workload(scenario, seed), plan_workers(scenario)
+    fence()
+
+    def make() -> PolicySet:
+        return PolicySet.of(load_subject(subject, seed), generation=0)
+
+    return foresight(scenario, lambda _: make, seed, columns, plans)
+
+
+WORK: Mapping[str, Work] = {"together": together, "lockstep": lockstep, "foresight": foretell}
+
+
+def _scenario(job: Job) -> Scenario:
+    return Scenario.model_validate_json(job["scenario"])
 
 
 def _simulate(job: Job, fence: Fence, make: Callable[[], PolicySet]) -> dict[str, Any]:
-    scenario, seed = Scenario.model_validate_json(job["scenario"]), int(job["seed"])
+    scenario, seed = _scenario(job), int(job["seed"])
     columns, plans = draw_workload(scenario, seed), plan_workers(scenario)
     fence()
     result = simulate(scenario, make, seed, workload=columns, plans=plans)
@@ -83,12 +100,13 @@ def _simulate(job: Job, fence: Fence, make: Callable[[], PolicySet]) -> dict[str
         "summary": result.summary(),
         "decisions": decisions_digest(result),
         "num_requests": len(result),
+        **({"columns": result.columns()} if job.get("columns") else {}),
     }
 
 
 def decisions_digest(result: SimulationResult) -> str:
-    """SHA-256 (hex) of what was decided for every request and when, and of how each ended."""
-    digest = hashlib.sha256()
+    """SHA-256 (hex) of what was decided for every request and when, of how each ended, and of the score."""
+    digest = hashlib.sha256(repr(result.objective_value).encode())
     for column in (result.dispatched, result.worker, result.num_dispatches, result.outcome, result.finished):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()

@@ -116,7 +116,7 @@ def make_result(
     seed: int,
     objective: Objective,
     workers: tuple[str, ...],
-    counters: Mapping[str, int | float],
+    counters: Mapping[str, int | float | str],
 ) -> SimulationResult:
     """Of a run in which every request has ended."""
     stats = [record.stats for record in records]

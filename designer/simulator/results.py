@@ -72,7 +72,7 @@ class SimulationResult:
     num_dispatches: Ints
     ttft_slo: Floats
     """NaN: no promise."""
-    counters: Mapping[str, int | float] = field(default_factory=dict)
+    counters: Mapping[str, int | float | str] = field(default_factory=dict)
     """Events handled, policy calls replaced by the guard, and the like."""
     parts_ps: Mapping[Part, Ints] = field(default_factory=dict)
     """Picoseconds by where they went (``designer.simulator.breakdown``); together ``finished - arrival``."""
