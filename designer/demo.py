@@ -7,13 +7,13 @@ and the load generator kept its schedule.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from designer.demo_page import write_page
-from designer.export import write_trace
-from designer.processes import ProcessError, RunningGateway, finish, running_gateway, start
-from designer.simulator.results import SimulationResult
+from designer.export import as_sent, as_traced, write_trace
+from designer.fidelity import as_in_gateway, gateway_toml
+from designer.heard import as_heard, differences, heard_by_gateway, heard_by_simulator
+from designer.processes import ProcessError, RunningGateway, finish, running_gateway, running_mock_workers, start
+from designer.simulator.draws import Floats
+from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import load_scenario
-from designer.simulator.world import simulate
+from designer.simulator.workload import draw_workload
 
 SCENARIO = "demo"
 BASELINE = "least_loaded"
-NUM_WORKERS = 4
 REPLAY_SEED = 4242
 """Of the replayed trace; the search draws others."""
 SWAP_SECONDS = 8.0
@@ -70,7 +72,9 @@ class Demo:
         trace = self.folder / "trace.jsonl"
         num_requests = write_trace(self.scenario, REPLAY_SEED, trace)
         with self._gateway() as gateway:
-            self.say(f"gateway at {gateway.url} before {NUM_WORKERS} mock workers, policy {BASELINE}")
+            self.say(
+                f"gateway at {gateway.url} before {len(plan_workers(self.scenario))} mock workers, policy {BASELINE}"
+            )
             self.say(f"replaying {num_requests} requests with Locust under {BASELINE} …")
             before = self._replay(gateway, trace, "before")
             self.say(f"mean response time {before.mean:.2f} s; searching on other seeds …")
@@ -79,15 +83,19 @@ class Demo:
             during = self._swap_under_load(gateway, trace)
             self.say(f"{len(during.response_times)} requests during the swap, none lost; replaying the same trace …")
             after = self._replay(gateway, trace, "after")
-        predicted = {name: simulate(self.scenario, name, REPLAY_SEED) for name in (BASELINE, str(winner))}
-        self._tell(before, after, predicted[BASELINE], predicted[str(winner)], winner)
+        self._tell(before, after, *self._simulate(trace, before, after, winner), winner)
 
-    def _gateway(self) -> AbstractContextManager[RunningGateway]:
+    @contextlib.contextmanager
+    def _gateway(self) -> Iterator[RunningGateway]:
+        """With what the scenario says of its workers, so that both gateways know the same."""
+        plans, config = plan_workers(self.scenario), self.folder / "gateway.toml"
         profile = self.scenario.workers[0].profile
-        arguments = ["--mock", str(NUM_WORKERS), "--mock-profile", profile, "--policy", BASELINE]
-        arguments += [f"--mock-arg=--records={self.folder / 'workers.jsonl'}"]
-        arguments += ["--event-log", str(self.folder / "events")]
-        return running_gateway(arguments, self.folder / "gateway.log")
+        workers = ["--count", str(len(plans)), "--profile", profile, "--records", str(self.folder / "workers.jsonl")]
+        with running_mock_workers(workers) as urls:
+            config.write_text(gateway_toml(self.scenario, plans, urls, REPLAY_SEED, 1.0))
+            arguments = ["--config", str(config), "--policy", BASELINE, "--event-log", str(self.folder / "events")]
+            with running_gateway(arguments, self.folder / "gateway.log", len(urls)) as gateway:
+                yield gateway
 
     def _replay(self, gateway: RunningGateway, trace: Path, name: str) -> Measured:
         process = start("loadgen.cli", *self._replay_arguments(gateway, trace, name), stdout=subprocess.PIPE)
@@ -98,7 +106,7 @@ class Demo:
 
     def _replay_arguments(self, gateway: RunningGateway, trace: Path, name: str) -> list[str]:
         records = self.folder / f"{name}.records.jsonl"
-        return ["replay", str(trace), "--url", gateway.url, "--records", str(records), "--json"]
+        return ["replay", str(trace), "--url", gateway.url, "--records", str(records), "--json", "--max-tokens", "none"]
 
     def _measured(self, process: subprocess.Popen[bytes], name: str) -> Measured:
         output, _ = process.communicate()
@@ -112,6 +120,25 @@ class Demo:
         if len(records) != report["num_requests"]:
             raise DemoError(f"the replay {name} recorded {len(records)} of {report['num_requests']} requests")
         return Measured(report, {r["request_id"]: r["end"] - r["intended"] for r in records})
+
+    def _simulate(self, trace: Path, before: Measured, after: Measured, winner: Path) -> tuple[Floats, Floats]:
+        """Response times of both replays, by a simulation of all that the gateway went through.
+
+        What a gateway learned under one policy it knows when the next is swapped in, and policies go by it: the second
+        replay alone, on a gateway that knows nothing, is another case.
+        """
+        heard = heard_by_gateway(self.folder / "events")
+        scenario = as_traced(self.scenario, trace)
+        columns = as_heard(heard, as_sent(draw_workload(scenario, REPLAY_SEED)), _row)
+        baseline = as_in_gateway(BASELINE, REPLAY_SEED)
+        swapped_in = as_in_gateway(str(winner), REPLAY_SEED, generation=2)
+        swaps = [(time - (heard.started or 0.0), swapped_in) for time in heard.swaps]
+        told, result = heard_by_simulator(
+            scenario, baseline, REPLAY_SEED, columns, list(heard.arrivals), swaps, list(heard.workers)
+        )
+        self.say(f"the gateway beside the simulated one on all {len(columns)} requests: {differences(heard, told)}")
+        times = result.response_times
+        return times[: len(before.response_times)], times[-len(after.response_times) :]
 
     def _search(self) -> Path:
         run = self.folder / "search"
@@ -144,8 +171,8 @@ class Demo:
         self,
         before: Measured,
         after: Measured,
-        predicted_before: SimulationResult,
-        predicted_after: SimulationResult,
+        predicted_before: Floats,
+        predicted_after: Floats,
         winner: Path,
     ) -> None:
         table = Table(title="Response time of the same trace, seconds")
@@ -153,18 +180,23 @@ class Demo:
             table.add_column(column, justify="left" if not column else "right")
         rows = (
             ("measured, mean", before.mean, after.mean),
-            ("simulated, mean", predicted_before.mean_response_time, predicted_after.mean_response_time),
+            ("simulated, mean", float(predicted_before.mean()), float(predicted_after.mean())),
             ("measured, p99", _p99(before.response_times.values()), _p99(after.response_times.values())),
-            ("simulated, p99", _p99(predicted_before.response_times), _p99(predicted_after.response_times)),
+            ("simulated, p99", _p99(predicted_before), _p99(predicted_after)),
         )
         for name, old, new in rows:
             table.add_row(name, f"{old:.2f}", f"{new:.2f}", f"{old / new:.2f}")
         self.console.print(table)
         page = self.folder / "demo.html"
-        simulated = (predicted_before.response_times.tolist(), predicted_after.response_times.tolist())
+        simulated = (predicted_before.tolist(), predicted_after.tolist())
         measured = (list(before.response_times.values()), list(after.response_times.values()))
         write_page(page, measured, simulated, winner, rows)
         self.say(f"plots and the policy: {page}")
+
+
+def _row(name: str) -> int:
+    """Of a request of the trace, by its name: ``s4242-17``, and ``s4242-17/2`` when it is replayed again."""
+    return int(name.partition("/")[0].rpartition("-")[2])
 
 
 def _p99(values: Any) -> float:

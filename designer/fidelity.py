@@ -2,7 +2,8 @@
 
 Both run the same engine model and the same dispatcher, so what is left is what the simulator does not model: HTTP, the
 event loop, the processes' share of the machine's cores, and the client's own lateness. A run whose client fell behind,
-or that lost a request which the simulator served, is flagged and left out of every summary.
+or that lost a request which the simulator served, is made once more, and then flagged and left out of every summary.
+Beside the times, what the gateway's dispatcher was told is compared with what the simulated one is told.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from designer.export import write_trace
+from designer.export import as_sent, as_traced, write_trace
+from designer.heard import Differences, as_heard, differences, heard_by_gateway, heard_by_simulator
 from designer.processes import RunningGateway, running_gateway, running_mock_workers, start
 from designer.profile_text import profile_toml
 from designer.simulator.draws import Floats
 from designer.simulator.fleet import WorkerPlan, plan_workers
+from designer.simulator.policies import make_policy_set
 from designer.simulator.results import SimulationResult
-from designer.simulator.scenario import PromptBytes, Scenario
-from designer.simulator.workload import draw_workload
+from designer.simulator.scenario import Scenario
+from designer.simulator.workload import RequestColumns, draw_workload
 from designer.simulator.world import simulate
+from gateway.core.policy_set import PolicySet
 
 POLICIES = ("random", "round_robin", "least_waiting", "least_loaded", "least_tokens", "head_room")
 METRICS: tuple[Metric, ...] = ("ttft", "response_time")
@@ -79,6 +85,10 @@ class Comparison:
     """``valid``, or why the real run cannot be compared."""
     lag_p99: float
     """How late the client sent, seconds of real time."""
+    heard: Differences | None = None
+    """What the dispatchers of both sides were told; None: it was not looked at."""
+    num_runs: int = 1
+    """2: the first was invalid."""
 
     @property
     def is_valid(self) -> bool:
@@ -127,15 +137,15 @@ def compare(
     folder: Path,
     *,
     speed: float = 1.0,
+    first_seconds: float | None = None,
     on_policy: Callable[[Comparison], None] = lambda comparison: None,
 ) -> Fidelity:
-    """Replay the scenario's requests in real time under each policy, and simulate the same.
-
-    The load generator writes four bytes of prompt a token, so the simulated gateway is shown as much.
+    """Replay the scenario's requests in real time under each policy, and simulate the same: what the trace says.
 
     Args:
         folder: gets the trace, the profiles, the records and the logs.
         speed: scenario seconds in a second; above 1 the machine has more to do, and delays weigh more.
+        first_seconds: only what arrives before, seconds of the scenario; None: everything.
 
     Raises:
         ScenarioError: the workload cannot be written as a trace.
@@ -144,21 +154,28 @@ def compare(
     if not policies:
         raise FidelityError("name at least one policy")
     folder.mkdir(parents=True, exist_ok=True)
-    scenario = _with_plain_bytes(scenario)
     trace = folder / "trace.jsonl"
-    write_trace(scenario, seed, trace)
-    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve())
+    write_trace(scenario, seed, trace, first_seconds)
+    scenario = as_traced(scenario, trace)
+    columns = as_sent(draw_workload(scenario, seed))
+    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve(), columns)
     comparisons = []
     for policy in policies:
-        simulated = side_of_result(simulate(scenario, policy, seed))
-        comparisons.append(bench.compare(policy, simulated))
+        simulated = side_of_result(simulate(scenario, as_in_gateway(policy, seed), seed, workload=columns))
+        comparisons.append(once_more(partial(bench.compare, policy, simulated)))
         on_policy(comparisons[-1])
     return Fidelity(scenario.name, seed, speed, tuple(comparisons))
 
 
-def _with_plain_bytes(scenario: Scenario) -> Scenario:
-    workload = scenario.workload.model_copy(update={"bytes": PromptBytes(per_token=4.0)})
-    return scenario.model_copy(update={"workload": workload})
+def once_more(run: Callable[[], Comparison]) -> Comparison:
+    """An invalid run says nothing of the simulator; mostly something else kept the machine busy. It is made again."""
+    first = run()
+    return first if first.is_valid else replace(run(), num_runs=2)
+
+
+def as_in_gateway(policy: str, seed: int, generation: int = 1) -> Callable[[], PolicySet]:
+    """The set that a gateway has, which begins with the first generation: random policies draw the same there."""
+    return lambda: make_policy_set(policy, seed, generation)
 
 
 def side_of_result(result: SimulationResult) -> Side:
@@ -188,6 +205,7 @@ class _Bench:
     speed: float
     folder: Path
     trace: Path
+    columns: RequestColumns
 
     def compare(self, policy: str, simulated: Side) -> Comparison:
         report, records = self._replay(policy)
@@ -196,7 +214,27 @@ class _Bench:
         if real.num_completed < simulated.num_completed:
             verdict = f"invalid: {simulated.num_completed - real.num_completed} requests lost"
         lag = report["lag"]
-        return Comparison(policy, real, simulated, verdict, float(lag["p99"]) if lag else math.nan)
+        late = float(lag["p99"]) if lag else math.nan
+        return Comparison(policy, real, simulated, verdict, late, self._heard(policy))
+
+    def _heard(self, policy: str) -> Differences | None:
+        """Only at the scenario's own speed: the log has real times."""
+        if self.speed != 1.0:
+            return None
+        heard = heard_by_gateway(self._events(policy))
+        columns = as_heard(heard, self.columns, lambda request_id: int(request_id.rpartition("-")[2]))
+        simulated, _ = heard_by_simulator(
+            self.scenario,
+            as_in_gateway(policy, self.seed),
+            self.seed,
+            columns,
+            list(heard.arrivals),
+            joined=list(heard.workers),
+        )
+        return differences(heard, simulated)
+
+    def _events(self, policy: str) -> Path:
+        return self.folder / f"{_file_name(policy)}.events"
 
     def _replay(self, policy: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Fresh workers and a fresh gateway, so that nothing is remembered of the policy before."""
@@ -214,7 +252,7 @@ class _Bench:
 
     def _max_tokens(self) -> str:
         """Of the trace where the workload has any; else none is sent, as none is simulated."""
-        return "trace" if draw_workload(self.scenario, self.seed).max_tokens.any() else "none"
+        return "trace" if self.columns.max_tokens.any() else "none"
 
     @contextlib.contextmanager
     def _gateway(self, policy: str, name: str) -> Iterator[RunningGateway]:
@@ -223,8 +261,9 @@ class _Bench:
             config = self.folder / f"{name}.gateway.toml"
             config.write_text(gateway_toml(self.scenario, plan_workers(self.scenario), urls, self.seed, self.speed))
             chosen = [word for part in policy.split("+") for word in ("--policy", part)]
-            arguments = ["--config", str(config), *chosen]
-            yield stack.enter_context(running_gateway(arguments, self.folder / f"{name}.gateway.log"))
+            shutil.rmtree(self._events(policy), ignore_errors=True)
+            arguments = ["--config", str(config), *chosen, "--event-log", str(self._events(policy))]
+            yield stack.enter_context(running_gateway(arguments, self.folder / f"{name}.gateway.log", len(urls)))
 
     def _groups(self) -> Iterator[list[WorkerPlan]]:
         plans = iter(plan_workers(self.scenario))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 START_SECONDS = 60.0
+_READY = re.compile(rb"^ranvier_worker_ready\{[^}]*\} 1", re.MULTILINE)
 STOP_SECONDS = 15.0
 
 
@@ -67,8 +68,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running_gateway(arguments: Sequence[str], log: Path) -> Iterator[RunningGateway]:
+def running_gateway(arguments: Sequence[str], log: Path, num_workers: int = 1) -> Iterator[RunningGateway]:
     """``gateway serve ARGUMENTS`` on free loopback ports, ready for requests; what it prints goes to ``log``.
+
+    Args:
+        num_workers: it is ready when so many workers are.
 
     Raises:
         ProcessError: it did not become ready.
@@ -79,20 +83,26 @@ def running_gateway(arguments: Sequence[str], log: Path) -> Iterator[RunningGate
     with log.open("wb") as out:
         process = start("gateway.cli", "serve", *ports, *arguments, stdout=out, stderr=subprocess.STDOUT)
     try:
-        _wait_until_ready(gateway, process, log)
+        _wait_until_ready(gateway, process, log, num_workers)
         yield gateway
     finally:
         stop(process)
 
 
-def _wait_until_ready(gateway: RunningGateway, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(gateway: RunningGateway, process: subprocess.Popen[bytes], log: Path, num_workers: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        ready = f"{gateway.admin_url}/health/ready"
-        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(ready, timeout=1):  # noqa: S310
+        if _num_ready_workers(gateway) >= num_workers:
             return
         time.sleep(0.1)
     raise ProcessError(f"the gateway did not become ready; see {log}")
+
+
+def _num_ready_workers(gateway: RunningGateway) -> int:
+    """By its metrics; 0 while it does not answer."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{gateway.admin_url}/metrics", timeout=1) as page:  # noqa: S310
+        return len(_READY.findall(page.read()))
+    return 0
 
 
 @contextlib.contextmanager

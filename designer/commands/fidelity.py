@@ -26,13 +26,16 @@ def fidelity_command(
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "demo",
     seed: Annotated[int, typer.Option(min=0, help="Of the requests.")] = 1,
     speed: Annotated[float, typer.Option(min=0.01, help="Scenario seconds in a second.")] = 1.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Only requests that arrive before, seconds of the scenario.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Keep trace, records and logs in this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay a scenario through the real gateway and mock workers, simulate it, and compare.
 
-    Takes as long as the scenario, once for each policy. Exit status 1: a run was invalid, because the client fell
-    behind or requests were lost; it is shown, and left out of the summary.
+    Takes as long as the scenario, once for each policy. A run is invalid if the client fell behind or requests were
+    lost; it is made once more. Exit status 1: it was again; it is shown, and left out of the summary.
 
     Example: designer fidelity least_loaded head_room --scenario demo
     """
@@ -45,6 +48,7 @@ def fidelity_command(
             seed,
             folder,
             speed=speed,
+            first_seconds=seconds,
             on_policy=lambda done: _tell_progress(progress, done),
         )
     if as_json:
@@ -84,8 +88,16 @@ def _print(fidelity: Fidelity, console: Console) -> None:
     for comparison in fidelity.comparisons:
         if not comparison.is_valid:
             console.print(f"{comparison.policy}: {comparison.verdict}")
+    for comparison in fidelity.comparisons:
+        if comparison.heard is not None:
+            console.print(f"{comparison.policy}: {comparison.heard}")
     console.print(f"valid runs: {len(fidelity.valid)} of {len(fidelity.comparisons)}")
     for metric in METRICS:
+        mean, worst = (summary(metric, "mean") for summary in (fidelity.mean_error, fidelity.worst_error))
+        mean99, worst99 = (summary(metric, "p99") for summary in (fidelity.mean_error, fidelity.worst_error))
+        if mean is not None and worst is not None and mean99 is not None and worst99 is not None:
+            text = f"mean {mean:.1%}, at worst {worst:.1%}; of p99 {mean99:.1%}, at worst {worst99:.1%}"
+            console.print(f"absolute error of {metric}: of means {text}")
         correlation = fidelity.rank_correlation(metric)
         if correlation is not None:
             console.print(f"policies ranked by mean {metric}: rho {correlation[0]:.2f}, tau {correlation[1]:.2f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from designer.fidelity import (
     Times,
     compare,
     gateway_toml,
+    once_more,
     side_of_records,
-    side_of_result,
 )
 from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import Scenario, load_scenario
-from designer.simulator.world import simulate
+from designer.simulator.workload import draw_workload
 from gateway.config_file import load_config
 
 
@@ -98,12 +99,33 @@ def test_no_policy_is_an_error(tmp_path: Path) -> None:
         compare(small(), [], 1, tmp_path)
 
 
-def test_one_policy_through_the_real_processes(tmp_path: Path) -> None:
+def brief() -> Scenario:
+    """As ``small``, with answers of a second at most."""
     scenario = small()
-    told = compare(scenario, ["least_loaded+fcfs"], 3, tmp_path, speed=10.0)
+    outputs = scenario.workload.output_tokens.model_copy(update={"max": 20})  # type: ignore[union-attr]
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"output_tokens": outputs})})
+
+
+def test_a_real_gateway_hears_and_decides_what_the_simulated_one_does(tmp_path: Path) -> None:
+    """For a policy that does not go by time, every decision is the same, however late anything was."""
+    scenario = brief()
+    told = compare(scenario, ["random"], 3, tmp_path)
     (only,) = told.comparisons
-    expected = side_of_result(simulate(scenario, "least_loaded+fcfs", 3))
-    assert only.simulated == expected
-    assert only.real.num_completed == only.real.num_requests == expected.num_requests
+    assert only.real.num_completed == only.real.num_requests == len(draw_workload(scenario, 3))
+    assert only.simulated.num_completed == only.real.num_requests
     assert 0 < only.real.ttft.mean < only.real.response_time.mean
     assert only.is_valid == (only.verdict == "valid")
+    assert only.heard is not None
+    assert only.heard.num_requests == only.real.num_requests
+    assert dict(only.heard.fields) == {}
+    assert only.heard.same_worker == 1.0
+
+
+def test_a_run_that_is_invalid_is_made_once_more() -> None:
+    good, bad = comparison("a", 1.0, 1.0), comparison("a", 1.0, 1.0, "invalid: the client was late")
+    runs = iter([good])
+    assert once_more(lambda: next(runs)) == good
+    runs = iter([bad, good])
+    assert once_more(lambda: next(runs)) == replace(good, num_runs=2)
+    runs = iter([bad, bad, good])
+    assert once_more(lambda: next(runs)) == replace(bad, num_runs=2)

@@ -16,7 +16,7 @@ def test_a_gateway_and_its_workers_run_and_are_gone_afterwards(tmp_path: Path) -
         assert len(set(urls)) == 2
         workers = [word for url in urls for word in ("--worker", url)]
         with (
-            running_gateway(workers, tmp_path / "gateway.log") as gateway,
+            running_gateway(workers, tmp_path / "gateway.log", num_workers=2) as gateway,
             urllib.request.urlopen(f"{gateway.url}/v1/models", timeout=5) as answer,
         ):
             assert answer.status == 200

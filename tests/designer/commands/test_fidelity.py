@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from designer.cli import app
 from designer.commands.fidelity import _print, to_dict
 from designer.fidelity import Comparison, Fidelity, FidelityError, Side, Times
+from designer.heard import Differences
 
 SIDE = Side(10, 10, Times(0.2, 0.9), Times(2.0, 7.5))
 FASTER = Side(10, 10, Times(0.1, 0.9), Times(1.9, 7.5))
@@ -20,7 +21,8 @@ FASTER = Side(10, 10, Times(0.1, 0.9), Times(1.9, 7.5))
 
 def told() -> Fidelity:
     late = Comparison("head_room", SIDE, FASTER, "invalid: the client was late", 0.5)
-    return Fidelity("demo", 1, 1.0, (Comparison("least_loaded", SIDE, FASTER, "valid", 0.001), late))
+    heard = Differences(10, {"RequestArrived.max_tokens": 3}, 0.9, 0.004)
+    return Fidelity("demo", 1, 1.0, (Comparison("least_loaded", SIDE, FASTER, "valid", 0.001, heard), late))
 
 
 def test_the_table_flags_invalid_runs_and_says_why() -> None:
@@ -30,11 +32,14 @@ def test_the_table_flags_invalid_runs_and_says_why() -> None:
     assert "-5.0%" in text
     assert "head_room: invalid: the client was late" in text
     assert "valid runs: 1 of 2" in text
+    assert "least_loaded: told otherwise: RequestArrived.max_tokens (3); same worker: 90.0%; +4.0 ms" in text
+    assert "absolute error of response_time: of means 5.0%, at worst 5.0%" in text
 
 
 def test_json_has_both_sides_and_errors() -> None:
     content = json.loads(json.dumps(to_dict(told())))
     assert content["num_valid"] == 1
+    assert content["policies"][0]["heard"]["same_worker"] == 0.9
     assert content["policies"][0]["errors"]["mean_ttft"] == pytest.approx(-0.5)
     assert content["policies"][1]["verdict"] == "invalid: the client was late"
     assert content["rank_correlations"] == {"ttft": None, "response_time": None}
