@@ -260,7 +260,7 @@ def _amend(
 
 def _absolute_specs(specs: list[str]) -> str:
     """Relative paths on a command line are relative to where it was typed."""
-    from gateway.policy_files import parse, spec_text
+    from gateway.policy_loading import parse, spec_text
 
     return "+".join(spec_text(spec) for text in specs for spec in parse(text, Path.cwd()))
 

@@ -249,6 +249,8 @@ class PolicySection(Section):
     check_seconds: Seconds = 30.0
     """For the check of a policy set, in its own process."""
     check_memory_bytes: Positive = 1024 * 1024 * 1024
+    state_dir: str | None = None
+    """Keeps the sets that run, for the next process."""
     history: Annotated[int, Field(ge=2, le=1_000)] = 16
     """Sets kept for rollback, by pool."""
     retire_failures: Positive = 5

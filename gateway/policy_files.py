@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -28,12 +26,15 @@ from gateway.config import PolicySection
 from gateway.core.commands import PolicySetRetired
 from gateway.core.events import Event, PolicySetReplaced
 from gateway.core.policy_set import PolicySet
-from gateway.errors import PolicyRefusedError, one_line
-from policies.loader import PolicyLoadError, PolicySpec, load_policies, parse_specs, resolve
+from gateway.errors import PolicyRefusedError
+from gateway.policy_loading import check, copied, load_copies, parse
+from gateway.policy_state import LastEnd, PolicyState, SavedPool, SavedSet, now
+from policies.loader import PolicySpec
 
 log = logging.getLogger(__name__)
 
-Origin = Literal["start", "load", "file", "reload", "rollback", "guard"]
+Origin = Literal["start", "load", "file", "reload", "rollback", "guard", "restored"]
+_BUILTIN = "least_loaded"
 
 
 class SwapMetrics(Protocol):
@@ -80,6 +81,8 @@ class PoolPolicies:
     """Generations; the last runs, the one before is what a rollback puts back. Empty: the built-in runs."""
     log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=64))
     next_generation: int = 1
+    configured: str = ""
+    """What the configuration names."""
     wanted: str = ""
     """The specs whose files are followed."""
     files: dict[Path, str | None] = field(default_factory=dict)
@@ -129,6 +132,7 @@ class PolicyFiles:
     submit: takes ``PolicySetReplaced``.
     clock: the runner's monotonic clock, seconds.
     base: relative paths in specs are relative to this folder.
+    saved: where the sets that run are kept for the next process; None: nowhere.
     """
 
     def __init__(
@@ -139,7 +143,9 @@ class PolicyFiles:
         settings: PolicySection,
         metrics: SwapMetrics,
         base: Path,
+        saved: PolicyState | None = None,
     ) -> None:
+        self._saved = saved
         self._submit, self._clock, self._settings, self._metrics, self._base = submit, clock, settings, metrics, base
         self._copies = Path(tempfile.mkdtemp(prefix="ranvier-policies-"))
         self._lock = asyncio.Lock()
@@ -161,16 +167,77 @@ class PolicyFiles:
         Raises:
             PolicyRefusedError: one line with the reason; the old set runs on.
         """
-        state = self.pool(pool)
+        base = base or self._base
+        return await self._load(self.pool(pool), text, lambda: parse(text, base), origin, base)
+
+    async def _load(
+        self, state: PoolPolicies, text: str, specs: Callable[[], tuple[PolicySpec, ...]], origin: Origin, base: Path
+    ) -> Version:
         async with self._lock:
             try:
-                version = await self._prepare(state, text, origin, base or self._base)
+                version = await self._prepare(state, text, specs(), origin)
             except PolicyRefusedError as error:
                 self._refused(state, text, origin, str(error))
                 raise
             self._replace(state, version, state.stack)
-            self._follow(state, text, origin, base or self._base)
+            self._follow(state, text, origin, base)
+            if version.generation not in state.stack:  # by its first calls, while it was put in place
+                raise PolicyRefusedError((state.last_error or {}).get("message", "the set was retired at once"))
             return version
+
+    async def start(self, pool: str, configured: str, end: LastEnd | None = None) -> Version:
+        """The first set of a pool: what ran last, if that is known and the configuration still names what it named
+        then; otherwise what it names. After a crash not what may have been its cause, but what ran before it.
+
+        Args:
+            end: how the last process ended; None: as far as the saved state says it.
+
+        Raises:
+            PolicyRefusedError: nothing of it can be loaded; the reason is that of what should have run.
+        """
+        state = self.pool(pool)
+        state.configured = configured
+        first: PolicyRefusedError | None = None
+        for choice in self._choices(state, end):
+            try:
+                if isinstance(choice, str):
+                    return await self._load(state, choice, lambda t=choice: parse(t, self._base), "start", self._base)  # type: ignore[misc]
+                return await self._load(state, choice.text, lambda c=choice: c.specs, "restored", self._base)  # type: ignore[misc]
+            except PolicyRefusedError as error:
+                first = first or error
+        raise first or PolicyRefusedError(f"pool {pool} names no policy")
+
+    def _choices(self, state: PoolPolicies, end: LastEnd | None) -> list[SavedSet | str]:
+        """The best first."""
+        saved = self._saved.read(state.name) if self._saved else None
+        if saved is None or saved.configured != state.configured or not saved.sets:
+            return [state.configured]
+        last, before = saved.sets[-1], list(reversed(saved.sets[:-1]))
+        if not saved.suspect(end or saved.last_end(), now()):
+            if last.text == state.configured:
+                return [state.configured, last]  # its file may be newer by now, or broken
+            return [last, *before, state.configured]
+        log.error(
+            "the last process did not end well; its last policy set is not loaded again",
+            extra={"pool": state.name, "specs": last.text, "end": end or saved.last_end()},
+        )
+        others: list[SavedSet | str] = [one for one in before if one.hashes != last.hashes or one.text != last.text]
+        return [*others, _BUILTIN if last.text == state.configured else state.configured]
+
+    def ended(self) -> None:
+        """The process ends as it was asked to: what runs is no suspect."""
+        for state in self.pools.values():
+            self._save(state, clean=True)
+
+    def _save(self, state: PoolPolicies, *, clean: bool = False) -> None:
+        if self._saved is None:
+            return
+        versions = [state.kept[generation] for generation in state.stack]
+        try:
+            sets = [self._saved.saved_set(v.text, v.specs, v.policy_set, v.loaded_at.timestamp()) for v in versions]
+            self._saved.save(state.name, SavedPool(state.configured, tuple(sets), clean))
+        except OSError as error:
+            log.error("policies not saved for the next start", extra={"pool": state.name, "error": str(error)})
 
     async def rollback(self, pool: str, generation: int | None = None) -> Version:
         """Puts an earlier set back, under a new generation: the one before, or ``generation``."""
@@ -197,6 +264,7 @@ class PolicyFiles:
         state.log.append({"at": _timestamp(), "origin": "guard", "ok": False, "message": message})
         self._metrics.policy_swapped(command.pool, "guard", True)
         log.error("policy set retired", extra={"pool": command.pool, "restored": command.restored, "reason": message})
+        self._save(state)
 
     async def follow_files(self) -> None:
         """Runs for ever: a followed file that changes is loaded as if by hand."""
@@ -224,17 +292,15 @@ class PolicyFiles:
             except PolicyRefusedError:
                 continue  # logged, counted and shown; the file is still followed
 
-    async def _prepare(self, state: PoolPolicies, text: str, origin: Origin, base: Path) -> Version:
-        specs = parse(text, base)
+    async def _prepare(self, state: PoolPolicies, text: str, specs: Sequence[PolicySpec], origin: Origin) -> Version:
         folder = Path(tempfile.mkdtemp(prefix=f"{state.name}-", dir=self._copies))
-        try:
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
             copies, originals = copied(specs, folder)
             if originals or origin != "start":  # what ships with the gateway passed the check before it shipped
                 await check(copies, self._settings, originals)
             policy_set = self._load_here(state, copies, originals)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            undo.pop_all()
         return Version(policy_set, text, copies, origin, datetime.now(UTC), folder)
 
     def _load_here(self, state: PoolPolicies, specs: Sequence[PolicySpec], originals: Mapping[str, str]) -> PolicySet:
@@ -248,6 +314,7 @@ class PolicyFiles:
         facts = {"pool": state.name, "generation": version.generation, "specs": version.text, "origin": version.origin}
         log.info("policy set replaced", extra=facts)
         self._submit(PolicySetReplaced(self._clock(), state.name, version.policy_set))  # may retire it at once
+        self._save(state)
 
     def _refused(self, state: PoolPolicies, text: str, origin: Origin, message: str) -> None:
         state.last_error = {"message": message, "at": _timestamp(), "specs": text}
@@ -272,116 +339,6 @@ def _rollback_target(state: PoolPolicies, generation: int | None) -> int:
         kept = ", ".join(map(str, earlier))
         raise PolicyRefusedError(f"pool {state.name} does not keep generation {generation}; it keeps {kept}")
     return earlier[-1] if generation is None else generation
-
-
-def parse(text: str, base: Path) -> tuple[PolicySpec, ...]:
-    """The specs of a set with paths made absolute. PolicyRefusedError when the text is not a set of specs."""
-    try:
-        specs = parse_specs(text)
-    except PolicyLoadError as error:
-        raise PolicyRefusedError(str(error)) from None
-    return tuple(replace(s, source=_absolute(s.source, base)) if s.source.endswith(".py") else s for s in specs)
-
-
-def _absolute(path: str, base: Path) -> str:
-    """Links stay: a mounted ConfigMap's files are links whose targets change."""
-    return os.path.normpath(base.absolute() / Path(path).expanduser())
-
-
-async def check(specs: Sequence[PolicySpec], settings: PolicySection, originals: Mapping[str, str]) -> None:
-    """The conformance check in its own process group, killed at its deadline. PolicyRefusedError says what failed."""
-    limits = [str(int(settings.check_seconds) + 1), str(settings.check_memory_bytes)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-m", "gateway.policy_check", *limits, *map(spec_text, specs)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        cwd="/",
-        env={},
-    )
-    try:
-        async with asyncio.timeout(settings.check_seconds):
-            out, err = await process.communicate()
-    except TimeoutError:
-        raise PolicyRefusedError(f"the check did not end within {settings.check_seconds:g} s") from None
-    finally:
-        _kill_group(process)
-        await process.communicate()  # reaps it and reads its pipes to their ends, so that nothing of it remains
-    if process.returncode:
-        raise PolicyRefusedError(_in_original_names(_complaint(process.returncode, out, err), originals))
-
-
-def _complaint(status: int, out: bytes, err: bytes) -> str:
-    """The first violation; without one, what the process died of."""
-    lines = out.decode(errors="replace").splitlines()
-    if status == 1 and lines:
-        rest = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        return one_line(lines[0]) + rest
-    last = err.decode(errors="replace").splitlines()[-1:]
-    cause = signal.Signals(-status).name if status < 0 else f"status {status}"
-    return one_line(f"the check ended by {cause}; is it within its limits of time and memory? {' '.join(last)}")
-
-
-def _kill_group(process: asyncio.subprocess.Process) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def copied(specs: Sequence[PolicySpec], folder: Path) -> tuple[tuple[PolicySpec, ...], dict[str, str]]:
-    """Specs that point at private copies, and for each copy's path the original's. Built-ins stay as they are."""
-    copies, originals = [], {}
-    for index, spec in enumerate(specs):
-        if not spec.source.endswith(".py"):
-            _resolved(spec.source)
-            copies.append(spec)
-            continue
-        original = _resolved(spec.source)
-        copy = folder / str(index) / original.name
-        copy.parent.mkdir()
-        try:
-            copy.write_bytes(original.read_bytes())
-        except OSError as error:
-            raise PolicyRefusedError(f"{original}: {error.strerror}; name a readable .py file") from None
-        copies.append(replace(spec, source=str(copy)))
-        originals[str(copy)] = str(original)
-    return tuple(copies), originals
-
-
-def load_copies(specs: Sequence[PolicySpec], seed: int, generation: int, originals: Mapping[str, str]) -> PolicySet:
-    """Executes the copies in this process: only after ``check``. PolicyRefusedError as everywhere."""
-    try:
-        return PolicySet.of(load_policies(specs, seed, generation), generation)
-    except PolicyLoadError as error:
-        raise PolicyRefusedError(_in_original_names(str(error), originals)) from None
-
-
-def _resolved(source: str) -> Path:
-    try:
-        return resolve(source)[0]
-    except PolicyLoadError as error:
-        raise PolicyRefusedError(str(error)) from None
-
-
-def _in_original_names(message: str, originals: Mapping[str, str]) -> str:
-    for copy, original in originals.items():
-        message = message.replace(copy, original)
-    return message
-
-
-def spec_text(spec: PolicySpec) -> str:
-    """The spec in its text form."""
-    slots = f"@{','.join(spec.slots)}" if spec.slots else ""
-    params = ",".join(f"{key}={_param_text(value)}" for key, value in spec.params.items())
-    return f"{spec.source}{slots}{':' + params if params else ''}"
-
-
-def _param_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else repr(value)
 
 
 def _file_hash(path: Path) -> str | None:

@@ -34,6 +34,7 @@ from gateway.discovery.static import StaticWorkers
 from gateway.errors import ConfigError, GatewayError, PolicyRefusedError, StartError
 from gateway.http.data_plane import DataPlane
 from gateway.policy_files import PolicyFiles
+from gateway.policy_state import LastEnd, PolicyState
 from gateway.replicas.mock_workers import mock_workers
 from gateway.replicas.process import ProcessReplicas
 from gateway.runtime import Clock, EventSink, Runtime
@@ -65,8 +66,8 @@ class Ports:
 class Gateway:
     """All parts of one gateway. Made on the event loop; ``running`` starts and ends them."""
 
-    def __init__(self, config: Config, watchdog: Watchdog) -> None:
-        self.config = config
+    def __init__(self, config: Config, watchdog: Watchdog, last_end: LastEnd | None = None) -> None:
+        self.config, self._last_end = config, last_end
         counts: dict[str, int] = {}
         check_pools(config)
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
@@ -98,7 +99,8 @@ class Gateway:
         self.membership.attach(self.scraper)
         self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
         names = [pool.name for pool in config.pool]
-        self.policies = PolicyFiles(names, submit, clock, config.policy, self.metrics, config.base)
+        saved = PolicyState(config.path(config.policy.state_dir)) if config.policy.state_dir else None
+        self.policies = PolicyFiles(names, submit, clock, config.policy, self.metrics, config.base, saved)
         self.replicas = ProcessReplicas(self.membership, replica_templates(config))
         self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
         self.metrics.add_collector(self.view.collect)
@@ -134,7 +136,7 @@ class Gateway:
             stack.callback(self.policies.close)
             decisions = self._open_logs(stack)
             for pool in self.config.pool:
-                await self.policies.load(pool.name, "+".join(pool.policies), "start")
+                await self.policies.start(pool.name, "+".join(pool.policies), self._last_end)
             admin_port = await self._start_admin(stack, decisions)
             stack.push_async_callback(self.data_plane.close)
             server = self.config.server
@@ -253,6 +255,7 @@ class Gateway:
         log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})
         if not await self.data_plane.drain(grace):
             log.warning("requests still in flight were cut off", extra={"grace_seconds": grace})
+        self.policies.ended()
 
     async def _end_workers(self) -> None:
         await self.membership.close()

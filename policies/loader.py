@@ -28,6 +28,9 @@ Param = int | float | bool | str
 _PARAM_TYPES: Mapping[str, type[Param]] = {"int": int, "float": float, "bool": bool, "str": str}
 _BUILTIN_FOLDERS = ("routing", "scheduling", "autoscaling", "joint")
 _PACKAGE = Path(__file__).parent
+_MODULE_PREFIX = "ranvier_policy_"
+MAX_MODULES = 512
+"""Policies that stay registered as modules, the last ones loaded: more than a gateway keeps for rollback."""
 
 CONTRACT_FIELDS = frozenset(f.name for kind in (Request, Worker, Candidate, Pool, Variant) for f in fields(kind))
 """Every field name a policy may read; ``LoadedPolicy.reads`` is a part of it."""
@@ -259,11 +262,12 @@ def _parse(source: bytes, path: str) -> ast.Module:
 def _registered(source: bytes, path: str) -> Iterator[ModuleType]:
     """An empty module, in ``sys.modules`` before it is executed: a dataclass looks its own module up there while
     it is being made. When the body fails, what was there before is back."""
-    name = f"ranvier_policy_{hashlib.sha256(path.encode() + source).hexdigest()[:24]}"
+    name = f"{_MODULE_PREFIX}{hashlib.sha256(path.encode() + source).hexdigest()[:24]}"
     module = ModuleType(name)
     module.__file__ = path
     before = sys.modules.pop(name, None)
     sys.modules[name] = module
+    _forget_oldest()
     try:
         yield module
     except BaseException:
@@ -271,6 +275,13 @@ def _registered(source: bytes, path: str) -> Iterator[ModuleType]:
         if before is not None:
             sys.modules[name] = before
         raise
+
+
+def _forget_oldest() -> None:
+    """A process that swaps for months does not keep every version: those loaded last are all that can still run."""
+    ours = [name for name in sys.modules if name.startswith(_MODULE_PREFIX)]
+    for name in ours[:-MAX_MODULES]:
+        del sys.modules[name]
 
 
 def _expected(policy_hash: str, spec: PolicySpec, path: str) -> str:

@@ -11,10 +11,12 @@ import pytest
 from gateway.config import PolicySection
 from gateway.core.commands import PolicySetRetired
 from gateway.core.dispatcher import Dispatcher
-from gateway.core.events import Event, PolicySetReplaced
+from gateway.core.events import Event, PolicySetReplaced, RequestArrived, WorkerHealthChanged, WorkerJoined
 from gateway.core.pool import PoolConfig
 from gateway.errors import PolicyRefusedError
-from gateway.policy_files import PolicyFiles, parse, spec_text
+from gateway.policy_files import PolicyFiles
+from gateway.policy_loading import parse, spec_text
+from gateway.policy_state import PolicyState
 
 GOOD = """
 def create(rng, *, last: bool = False):
@@ -41,16 +43,18 @@ class Swaps:
 class Bench:
     """Policy files over a dispatcher without workers."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, saved: PolicyState | None = None, **settings: object) -> None:
         self.dispatcher = Dispatcher([PoolConfig("p")])
         self.events: list[Event] = []
         self.swaps = Swaps()
         policy = PolicySection(**settings)  # type: ignore[arg-type]
-        self.files = PolicyFiles(["p"], self.submit, lambda: 1.0, policy, self.swaps, folder)
+        self.files = PolicyFiles(["p"], self.submit, lambda: 1.0, policy, self.swaps, folder, saved)
 
     def submit(self, event: Event) -> None:
         self.events.append(event)
-        self.dispatcher.handle(event)
+        for command in self.dispatcher.handle(event):
+            if isinstance(command, PolicySetRetired):
+                self.files.retired(command)
 
     @property
     def running(self) -> tuple[int, str]:
@@ -223,3 +227,29 @@ def test_specs_have_one_text(tmp_path: Path) -> None:
     again = "+".join(spec_text(spec) for spec in specs)
     assert again == f"{tmp_path}/{text}"
     assert parse(again, Path("/")) == specs
+
+
+SPITEFUL = """
+def create(rng):
+    return Spiteful()
+
+
+class Spiteful:
+    def admit(self, request, pool):
+        return True
+
+    def key(self, request):
+        return 1 / 0 if request.tenant == "spited" else 0.0
+"""
+
+
+async def test_a_set_that_is_retired_while_it_is_put_in_place_was_not_loaded(bench: Bench, tmp_path: Path) -> None:
+    await bench.files.load("p", "least_loaded", "start")
+    bench.submit(WorkerJoined(1.0, "w", "p"))
+    bench.submit(WorkerHealthChanged(1.0, "w", healthy=False))
+    for number in range(8):
+        bench.submit(RequestArrived(1.0, f"r{number}", "m", "spited"))
+    (tmp_path / "spiteful.py").write_text(SPITEFUL)
+    with pytest.raises(PolicyRefusedError, match=r"generation 2 was retired: .*ZeroDivisionError"):
+        await bench.files.load("p", "spiteful.py")
+    assert bench.running == (1, "routing/least_loaded")

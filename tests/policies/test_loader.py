@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from policies.loader import (
+    MAX_MODULES,
     PolicyLoadError,
     PolicySpec,
     builtin_names,
@@ -244,3 +245,13 @@ def test_a_failed_reload_leaves_the_module_of_the_same_file_in_place(tmp_path):
         assert sys.modules[type(first.policy).__module__].create
     finally:
         del sys.ranvier_runs
+
+
+def test_a_thousand_versions_leave_no_thousand_modules(tmp_path: Path) -> None:
+    def ours() -> list[str]:
+        return [name for name in sys.modules if name.startswith("ranvier_policy_")]
+
+    for number in range(1_000):
+        last = loaded(written(tmp_path, f"{GOOD}# version {number}\n"))
+    assert len(ours()) == MAX_MODULES
+    assert type(last.policy).__module__ in ours()  # what can still run stays

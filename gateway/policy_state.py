@@ -1,0 +1,143 @@
+"""The sets that run, kept on disk, so that the last good one survives the process.
+
+One JSON file a pool, replaced whole; the policies' files beside it under the hash of their bytes. What is read back
+is loaded only as what it was: its identity must be the one that was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gateway.core.policy_set import PolicySet
+from policies.loader import PolicySpec
+
+log = logging.getLogger(__name__)
+
+LastEnd = Literal["stopped", "crashed", "stuck"]
+"""How the process before this one ended: as asked; otherwise; or stopped by its supervisor for standing still."""
+FORMAT = 1
+MAX_SETS = 4
+TRIAL_SECONDS = 60.0
+"""A set that was loaded so shortly before a crash is not loaded again: it may be the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSet:
+    """A set that ran."""
+
+    text: str
+    """The specs as they were asked for."""
+    specs: tuple[PolicySpec, ...]
+    """The same, pointing at the kept files, each with the identity it must have."""
+    loaded_at: float
+    """Seconds since the epoch."""
+
+    @property
+    def hashes(self) -> tuple[str | None, ...]:
+        return tuple(spec.expected_hash for spec in self.specs)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPool:
+    """What ran in a pool when it was last written."""
+
+    configured: str
+    """The specs of the configuration at that time."""
+    sets: tuple[SavedSet, ...]
+    """The last one ran; those before it are what it would have been rolled back to."""
+    clean: bool
+    """The process ended as asked."""
+
+    def last_end(self) -> LastEnd:
+        """Without a supervisor that says it."""
+        return "stopped" if self.clean else "crashed"
+
+    def suspect(self, end: LastEnd, now: float) -> bool:
+        """Whether the last set may be what ended the process."""
+        on_trial = bool(self.sets) and now - self.sets[-1].loaded_at < TRIAL_SECONDS
+        return end == "stuck" or (end == "crashed" and on_trial)
+
+
+class PolicyState:
+    """Args: folder: made if it is not there; one gateway writes it at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = folder / "files"
+        self._files.mkdir(parents=True, exist_ok=True)
+
+    def saved_set(self, text: str, specs: Sequence[PolicySpec], policy_set: PolicySet, loaded_at: float) -> SavedSet:
+        """Keeps the files of a set that was loaded from ``specs``."""
+        kept = []
+        for spec, source in zip(specs, policy_set.sources, strict=True):
+            if spec.source.endswith(".py"):
+                path = self._keep(Path(spec.source).name, source.source.encode())
+                kept.append(replace(spec, source=str(path), expected_hash=source.policy_hash))
+            else:
+                kept.append(replace(spec, expected_hash=None))  # another release may improve what it ships
+        return SavedSet(text, tuple(kept), loaded_at)
+
+    def _keep(self, name: str, data: bytes) -> Path:
+        path = self._files / hashlib.sha256(data).hexdigest() / name
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            _write(path, data)
+        return path
+
+    def save(self, pool: str, saved: SavedPool) -> None:
+        """OSError when the disk does not take it: what was there stays."""
+        sets = [
+            {"text": one.text, "loaded_at": one.loaded_at, "specs": [asdict(spec) for spec in one.specs]}
+            for one in saved.sets[-MAX_SETS:]
+        ]
+        value = {"format": FORMAT, "configured": saved.configured, "clean": saved.clean, "sets": sets}
+        _write(self._path(pool), json.dumps(value, indent=1, default=dict).encode())
+
+    def read(self, pool: str) -> SavedPool | None:
+        """None where nothing was written, or nothing that can be read; that is logged."""
+        path = self._path(pool)
+        try:
+            value = json.loads(path.read_bytes())
+            if value["format"] != FORMAT:
+                raise ValueError(f"format {value['format']!r}, not {FORMAT}")
+            return SavedPool(value["configured"], tuple(map(_set, value["sets"])), bool(value["clean"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error("saved policies not read", extra={"file": str(path), "error": repr(error)})
+            return None
+
+    def _path(self, pool: str) -> Path:
+        return self._folder / f"{pool}.json"
+
+
+def now() -> float:
+    """Seconds since the epoch: of all clocks the one that outlives a process."""
+    return time.time()
+
+
+def _set(value: dict[str, Any]) -> SavedSet:
+    specs = tuple(
+        PolicySpec(s["source"], None if s["slots"] is None else tuple(s["slots"]), s["params"], s["expected_hash"])
+        for s in value["specs"]
+    )
+    return SavedSet(value["text"], specs, float(value["loaded_at"]))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, also when the machine stops."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)

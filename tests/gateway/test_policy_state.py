@@ -1,0 +1,152 @@
+"""What ran is what runs again after the process: by its bytes, and not if it may be what ended the last one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import PolicyRefusedError
+from gateway.policy_state import TRIAL_SECONDS, LastEnd, PolicyState
+from tests.gateway.test_policy_files import GOOD, Bench
+
+
+class Life:
+    """One process after another over the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "mine.py").write_text(GOOD)
+
+    async def start(self, configured: str = "least_loaded", end: LastEnd | None = None) -> Bench:
+        bench = Bench(self.folder, PolicyState(self.folder / "state"))
+        await bench.files.start("p", configured, end)
+        return bench
+
+    def age(self, seconds: float) -> None:
+        """As if the sets had been loaded so much earlier."""
+        file = self.folder / "state" / "p.json"
+        value = json.loads(file.read_text())
+        for one in value["sets"]:
+            one["loaded_at"] -= seconds
+        file.write_text(json.dumps(value))
+
+    @property
+    def kept_file(self) -> Path:
+        (path,) = (self.folder / "state" / "files").glob("*/mine.py")
+        return path
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Life:
+    return Life(tmp_path)
+
+
+async def end(bench: Bench, *, clean: bool) -> None:
+    if clean:
+        bench.files.ended()
+    bench.files.close()
+
+
+async def test_what_was_loaded_runs_again_from_its_own_bytes(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py:last=true")
+    await end(first, clean=True)
+    (life.folder / "mine.py").unlink()
+    second = await life.start()
+    assert second.running[1] == "mine"
+    shown = second.files.pool("p").describe()
+    assert shown["current"]["slots"]["routing"]["params"] == {"last": True}
+    assert (shown["current"]["specs"], shown["current"]["origin"]) == ("mine.py:last=true", "restored")
+    await end(second, clean=True)
+
+
+async def test_a_configuration_that_names_others_wins(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py")
+    await end(first, clean=True)
+    second = await life.start("random")
+    assert second.running[1] == "routing/random"
+    await end(second, clean=True)
+
+
+async def test_bytes_that_were_changed_are_refused(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py")
+    await end(first, clean=True)
+    life.kept_file.write_text(GOOD + "# changed\n")
+    second = await life.start()
+    assert second.running[1] == "routing/least_loaded"
+    refused = [entry for entry in second.files.pool("p").log if not entry["ok"]]
+    assert "not the expected" in refused[0]["message"]
+    assert ("p", "restored", False) in second.swaps.seen
+    await end(second, clean=True)
+
+
+async def test_a_configured_file_that_broke_meanwhile_runs_as_it_last_ran(life: Life) -> None:
+    first = await life.start("mine.py")
+    await end(first, clean=True)
+    (life.folder / "mine.py").write_text("def create(:\n")
+    second = await life.start("mine.py")
+    assert second.running[1] == "mine"
+    await end(second, clean=True)
+    (life.folder / "mine.py").write_text(GOOD + "# better\n")
+    third = await life.start("mine.py")
+    source = third.dispatcher.pools["p"].policy_set.sources[0].source
+    assert source.endswith("# better\n")
+    await end(third, clean=True)
+
+
+async def test_a_file_that_is_broken_from_the_first_ends_the_start(life: Life) -> None:
+    (life.folder / "mine.py").write_text("def create(:\n")
+    with pytest.raises(PolicyRefusedError, match=r"mine\.py:1"):
+        await life.start("mine.py")
+
+
+@pytest.mark.parametrize(
+    ("how", "age", "runs"),
+    [
+        (None, 0.0, "routing/least_loaded"),
+        ("crashed", 0.0, "routing/least_loaded"),
+        ("crashed", TRIAL_SECONDS + 1, "mine"),
+        ("stopped", 0.0, "mine"),
+        ("stuck", TRIAL_SECONDS + 1, "routing/least_loaded"),
+    ],
+)
+async def test_what_may_have_ended_the_process_is_not_loaded_again(
+    life: Life, how: LastEnd | None, age: float, runs: str
+) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py")
+    await end(first, clean=False)
+    life.age(age)
+    second = await life.start(end=how)
+    assert second.running[1] == runs
+    await end(second, clean=True)
+
+
+async def test_a_configured_set_that_ended_the_process_gives_way_to_the_builtin(life: Life) -> None:
+    await end(await life.start("mine.py"), clean=False)
+    second = await life.start("mine.py", "stuck")
+    assert second.running[1] == "routing/least_loaded"
+    await end(second, clean=True)
+
+
+async def test_a_rollback_is_what_is_restored(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "random")
+    await first.files.load("p", "mine.py")
+    await first.files.rollback("p")
+    await end(first, clean=True)
+    second = await life.start()
+    assert second.running[1] == "routing/random"
+    await end(second, clean=True)
+
+
+async def test_state_that_cannot_be_read_is_as_none(life: Life) -> None:
+    await end(await life.start(), clean=True)
+    for text in ("{", "{}", '{"format": 99}'):
+        (life.folder / "state" / "p.json").write_text(text)
+        assert PolicyState(life.folder / "state").read("p") is None
+        await end(await life.start("random"), clean=True)
