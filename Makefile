@@ -38,9 +38,11 @@ bench: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(or $(SOAK_MINUTES),5)
 
+# RANVIER_VLLM_SERVE: a command with {port} that serves in the foreground, for servers of the tests' own; or
+# RANVIER_VLLM_URL: one or two running servers, which no test ends.
 e2e-vllm: $(STAMP)
-	@test -n "$$RANVIER_VLLM_URL" || { echo "make e2e-vllm: set RANVIER_VLLM_URL to a running vLLM server" >&2; exit 2; }
-	$(BIN)/pytest tests/e2e -k vllm
+	@test -n "$$RANVIER_VLLM_SERVE$$RANVIER_VLLM_URL" || { echo "make e2e-vllm: set RANVIER_VLLM_SERVE='vllm serve MODEL --port {port}', or RANVIER_VLLM_URL to running servers" >&2; exit 2; }
+	$(BIN)/pytest tests/e2e -k vllm -v -rs
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache

@@ -1,11 +1,10 @@
 """The openai SDK and curl, unchanged, through the gateway to two mock workers, and to a real vLLM where there is one.
 
-``RANVIER_VLLM_URL`` names the real one (``make e2e-vllm``).
+``make e2e-vllm`` says where the real one comes from.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,18 +17,15 @@ from tests.support.processes import RunningGateway, running_gateway
 HELLO = [{"role": "user", "content": "Say hello to the nodes of Ranvier."}]
 
 
-def worker_arguments(kind: str) -> list[str]:
-    if kind == "mock":
+def worker_arguments(request: pytest.FixtureRequest) -> list[str]:
+    if request.param == "mock":
         return ["--mock", "2", "--mock-speed", "20"]
-    url = os.environ.get("RANVIER_VLLM_URL")
-    if not url:
-        pytest.skip("RANVIER_VLLM_URL names no running vLLM server")
-    return ["--worker", url]
+    return ["--worker", ",".join(server.url for server in request.getfixturevalue("vllm"))]
 
 
 @pytest.fixture(scope="module", params=["mock", "vllm"])
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), *worker_arguments(request.param)) as g:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), *worker_arguments(request)) as g:
         yield g
 
 
