@@ -5,10 +5,6 @@
 ``prefill`` from there to its first token; ``decode`` from there to its last; ``recompute`` from each preemption to the
 next token: waiting again, and prefilling again what had been computed; ``lost``: what a request without a full answer
 spent after its last dispatch.
-
-The engine gives one sum of the time after preemptions. It is taken from ``decode``, and from ``prefill`` what does not
-fit there: a request that was preempted before its first token and again decodes, or decodes for longer than it stood
-still, has more in ``prefill`` and less in ``decode`` than was so. The other parts, and the sum, are exact.
 """
 
 from __future__ import annotations
@@ -58,6 +54,5 @@ def split(request: Ended) -> tuple[int, ...]:
     network = stats.arrival - request.dispatched + request.ended - stats.finish
     queued = stats.first_scheduled - stats.arrival
     prefill, decode = stats.first_token - stats.first_scheduled, stats.finish - stats.first_token
-    recompute = stats.preempted_ps
-    from_decode = min(recompute, decode)
-    return (held, network, queued, prefill - (recompute - from_decode), decode - from_decode, recompute, 0)
+    in_prefill, recompute = stats.prefill_preempted_ps, stats.preempted_ps
+    return (held, network, queued, prefill - in_prefill, decode - (recompute - in_prefill), recompute, 0)

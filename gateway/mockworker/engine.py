@@ -37,9 +37,8 @@ tokens or blocks are short is worked out request by request, as vLLM does it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from itertools import pairwise
-from math import isqrt
+from operator import lt
 from typing import TYPE_CHECKING
 
 from gateway.mockworker.engine_types import (
@@ -52,8 +51,9 @@ from gateway.mockworker.engine_types import (
     RequestStats,
     TokenRun,
 )
-from gateway.mockworker.kv_cache import Segment
-from gateway.mockworker.scheduler import DECODING, ENDED, WAITING, LiveRequest, Scheduler
+from gateway.mockworker.kv_cache import Chain
+from gateway.mockworker.live_request import WAITING, LiveRequest
+from gateway.mockworker.stretch import Stretch
 
 if TYPE_CHECKING:
     from gateway.mockworker.profile import WorkerProfile
@@ -71,33 +71,14 @@ __all__ = [
 ]
 
 
-class Engine(Scheduler):
+class Engine(Stretch):
     """One engine. Every method that takes ``now`` moves the engine's clock there, and it never goes backwards.
 
     With ``report_tokens`` off, only runs with a first token or an end are reported, and ``request_ids`` names only
     those: what a simulation needs, at a cost that does not depend on how many requests decode.
     """
 
-    __slots__ = (
-        "_cancelled",
-        "_costs",
-        "_end",
-        "_growth_ps",
-        "_host_request",
-        "_limit",
-        "_live",
-        "_now",
-        "_num_output_tokens",
-        "_num_steps",
-        "_open",
-        "_pending",
-        "_report_tokens",
-        "_runs",
-        "_sequence",
-        "_start",
-        "_step_ps",
-        "profile",
-    )
+    __slots__ = ("_host_request", "_limit", "_sequence")
 
     def __init__(
         self,
@@ -107,47 +88,10 @@ class Engine(Scheduler):
         *,
         report_tokens: bool = True,
     ) -> None:
-        super().__init__(config, batch_policy)
-        self.profile = profile
-        self._report_tokens = report_tokens
+        super().__init__(config, profile, batch_policy, report_tokens=report_tokens)
         self._host_request = profile.host_request_ps
-        self._costs = (
-            profile.weights_ps,
-            profile.fixed_ps,
-            profile.token_ps,
-            profile.decode_ps,
-            profile.decode_context_ps,
-            profile.prefill_context_ps,
-            profile.host_step_ps,
-            profile.host_sequence_ps,
-        )
         self._limit = config.max_request_tokens
-
-        self._now = 0
         self._sequence = 0
-        self._num_output_tokens = 0
-        self._runs: list[TokenRun] = []
-        self._live: dict[str, LiveRequest] = {}
-        self._pending: deque[LiveRequest] = deque()
-        """Added and not yet seen by the scheduler."""
-        self._cancelled: list[LiveRequest] = []
-        """They leave when the current step ends."""
-
-        # The stretch: steps composed alike. The present is in the first of them.
-        self._num_steps = 0
-        """0: idle."""
-        self._start = 0
-        """Of the current step, or of idleness."""
-        self._end = 0
-        """Of the stretch."""
-        self._step_ps = 0
-        """Of the current step."""
-        self._growth_ps = 0
-        """By which each step is longer than the one before it."""
-        self._open = True
-        """An arrival may be admitted before the stretch ends."""
-
-    # -- what a caller does ---------------------------------------------------------------------------------------
 
     def add(self, request: EngineRequest, now: int) -> None:
         """Hand ``request`` to the engine at ``now``, which is not before the engine's clock or the last added.
@@ -168,6 +112,10 @@ class Engine(Scheduler):
             self._name_blocks(live, request.prefix_chunks)
         self._live[request.request_id] = live
         pending.append(live)
+        if self._num_steps > 1 and self._open and len(pending) == 1:
+            num_steps = self._steps_to_join()
+            if num_steps < self._num_steps:
+                self._end_after(num_steps)
 
     def _check(self, request: EngineRequest) -> None:
         if request.num_prompt_tokens < 1 or request.num_output_tokens < 1:
@@ -180,20 +128,23 @@ class Engine(Scheduler):
                 f"in {self._limit} (max_model_len or the KV cache)"
             )
         if request.prefix_chunks:
-            ends = [0, *(end for _, end in request.prefix_chunks)]
-            if any(b <= a for a, b in pairwise(ends)) or ends[-1] > request.num_prompt_tokens:
+            keys, ends = zip(*request.prefix_chunks, strict=True)
+            if ends[0] < 1 or ends[-1] > request.num_prompt_tokens or not all(map(lt, ends, ends[1:])):
                 raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within the prompt")
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"request {request.request_id}: prefix_chunks has a key twice")
 
-    def _name_blocks(self, request: LiveRequest, chunks: Iterable[tuple[int, int]]) -> None:
+    def _name_blocks(self, request: LiveRequest, chunks: tuple[tuple[int, int], ...]) -> None:
         """A block belongs to the chunk that holds its last token."""
-        low, size = 0, self._block_size
-        request.segments = segments = []
-        for key, end in chunks:
-            high = end // size
-            if high > low:
-                segments.append(Segment(key, low, high))
-                low = high
-        request.num_keyed = low
+        size = self._block_size
+        keys, ends = zip(*chunks, strict=True)
+        highs = [end // size for end in ends]
+        if highs[0] == 0 or not all(map(lt, highs, highs[1:])):
+            kept = [index for index, (low, high) in enumerate(pairwise((0, *highs))) if low < high]
+            keys, highs = tuple([keys[index] for index in kept]), [highs[index] for index in kept]
+        if highs:
+            request.chain = Chain(keys, highs)
+            request.num_keyed = highs[-1]
 
     def cancel(self, request_id: str, now: int) -> bool:
         """Abort a request; False when it is not live. It makes no further token, not even in the current step; its
@@ -210,8 +161,7 @@ class Engine(Scheduler):
         else:
             self._cancelled.append(request)
         if self._num_steps:
-            self._num_steps = 1
-            self._end = self._start + self._step_ps
+            self._end_after(1)
         return True
 
     def advance(self, to: int) -> list[TokenRun]:
@@ -229,7 +179,7 @@ class Engine(Scheduler):
         if self._runs:
             return self._now
         if self._num_steps:
-            return self._stop()[1]
+            return self._end
         return self._idle_start() if self._pending else None
 
     def next_step_time(self) -> int | None:
@@ -249,7 +199,7 @@ class Engine(Scheduler):
         if self._num_steps:
             if now < self._start + self._step_ps:
                 return self._num_output_tokens
-            if now < self._stop()[1]:
+            if now < self._end:
                 return self._num_output_tokens + self._num_made * self._steps_in(now - self._start)
         elif not self._pending or now < self._idle_start():
             return self._num_output_tokens
@@ -282,263 +232,3 @@ class Engine(Scheduler):
         self._catch_up()
         request = self._live.get(request_id)
         return request.stats(self._num_tokens(request), -1) if request else None
-
-    # -- time -----------------------------------------------------------------------------------------------------
-
-    def _process(self, to: int) -> None:
-        if to < self._now:
-            raise ValueError(f"time went backwards: {to} ps after {self._now} ps")
-        self._now = to
-        while True:
-            num_steps, end = self._num_steps, self._end
-            if num_steps:
-                if num_steps > 1 and self._open and self._pending:
-                    num_steps, end = self._stop()
-                if end > to:
-                    break
-                self._complete(num_steps, end)
-            elif self._pending and self._idle_start() <= to:
-                start = self._idle_start()
-                self._arrive(start)
-                if not self._waiting and not self._ranked:
-                    self._wait(self._pending.popleft())
-                self._begin(start)
-            else:
-                return
-        if self._report_tokens:
-            self._catch_up()
-
-    def _idle_start(self) -> int:
-        visible = self._pending[0].visible
-        return visible if visible > self._start else self._start
-
-    def _duration(self, num_steps: int) -> int:
-        """Of the next steps of the stretch."""
-        return num_steps * self._step_ps + self._growth_ps * (num_steps * (num_steps - 1) // 2)
-
-    def _steps_in(self, elapsed: int) -> int:
-        """Steps of the stretch that are over after ``elapsed``."""
-        growth = self._growth_ps
-        if not growth:
-            return elapsed // self._step_ps
-        # The largest k with k * step + growth * k * (k - 1) / 2 <= elapsed.
-        b = 2 * self._step_ps - growth
-        return (isqrt(b * b + 8 * growth * elapsed) - b) // (2 * growth)
-
-    def _stop(self) -> tuple[int, int]:
-        """Steps, and when they end, until the batch may change: the stretch, or the first step an arrival can join."""
-        if not self._open or not self._pending:
-            return self._num_steps, self._end
-        since = self._pending[0].visible - self._start
-        lag = 2 if self._async else 1
-        num_steps = self._steps_in(since) + lag if since >= 0 else 1
-        if num_steps >= self._num_steps:
-            return self._num_steps, self._end
-        return num_steps, self._start + self._duration(num_steps)
-
-    def _catch_up(self) -> None:
-        """Account for the steps of the stretch that are over at the engine's clock."""
-        if self._num_steps < 2 or self._now < self._start + self._step_ps:
-            return
-        start = self._start
-        num_steps = self._steps_in(self._now - start)
-        self._run(num_steps)
-        self._num_steps -= num_steps
-        self._start = start + self._duration(num_steps)
-        previous = self._start - self._step_ps - self._growth_ps * (num_steps - 1)
-        self._step_ps += self._growth_ps * num_steps
-        self._cache.num_free -= self._blocks_of_current()
-        if self._report_tokens and self._num_made:
-            self._runs.append(TokenRun(start, self._start, num_steps, self._decoding_ids(), (), ()))
-        if self._pending:
-            self._arrive(previous if self._async else self._start)
-
-    def _blocks_of_current(self) -> int:
-        """Blocks of the stretch's next step, which has just become the current one; its prompt's are cached."""
-        size = self._block_size
-        blocks = self._need[self._count % size]
-        for request, share in self._chunks:
-            computed = request.computed
-            blocks += -(-(computed + share) // size) - -(-computed // size)
-            if request.num_held < request.num_keyed:
-                self._cache_keyed(request, computed + share)
-        return blocks
-
-    def _run(self, num_steps: int) -> None:
-        """The tokens of so many steps, and the blocks of all but the first, which has its own."""
-        if num_steps > 1:
-            self._cache.num_free -= self._blocks_of_next(num_steps - 1)
-        self._count += num_steps
-        self._num_output_tokens += self._num_made * num_steps
-        for request, share in self._chunks:
-            request.computed += share * num_steps
-            self.num_computed_prompt_tokens += share * num_steps
-            if num_steps > 1 and request.num_held < request.num_keyed:
-                self._cache_keyed(request, request.computed)
-
-    def _complete(self, num_steps: int, end: int) -> None:
-        """The steps are over: hand out their tokens and decide what comes next."""
-        start, chunks = self._start, self._chunks
-        first: list[LiveRequest] = []
-        finished: list[LiveRequest] = []
-        gone = self._drop_cancelled() if self._cancelled else None
-        if num_steps > 1:
-            self._run(num_steps)
-        else:
-            self._count += 1
-            self._num_output_tokens += self._num_made
-            for request, share in chunks:
-                request.computed += share
-                self.num_computed_prompt_tokens += share
-        ids = self._decoding_ids() if self._report_tokens else ()
-        for request in self._starved:
-            self._wait_a_step(request)
-        for request, _ in chunks:
-            if request.computed == request.target and not request.cancelled:
-                self._finish_prefill(request, end, first, finished)
-                if self._report_tokens:
-                    ids += (request.spec.request_id,)
-        if self._count in self._ends:
-            self._finish_decodes(finished)
-        if first or finished:
-            self._report(start, end, num_steps, ids, first, finished)
-        elif ids:
-            self._runs.append(TokenRun(start, end, num_steps, ids, (), ()))
-        if gone:
-            self._end_requests([*sorted(gone, key=_by_order), *finished])
-        elif self._async:
-            if finished or self._ended:
-                self._end_requests(finished)
-        elif finished:
-            self._release(finished)
-        if self._pending and self._pending[0].visible < end:
-            last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
-            self._arrive(last_start if self._async else end)
-        self._begin(end)
-
-    def _drop_cancelled(self) -> list[LiveRequest]:
-        """Cancelled requests make no token in the step that ends; returned with their computed tokens set."""
-        gone, self._cancelled = self._cancelled, []
-        for request in gone:
-            if request.state == DECODING:
-                request.computed = self._count + request.offset - 1
-                self._stop_decoding(request)
-                if request in self._starved:
-                    self._starved.remove(request)
-                    request.starved_at = self._count
-                else:
-                    request.computed += 1
-                    self._num_made -= 1
-            else:
-                self._prefilling.remove(request)
-            request.state = ENDED
-        return gone
-
-    def _decoding_ids(self) -> tuple[str, ...]:
-        starved = self._starved
-        return tuple([r.spec.request_id for r in self._running if r.state == DECODING and r not in starved])
-
-    def _finish_prefill(
-        self, request: LiveRequest, end: int, first: list[LiveRequest], finished: list[LiveRequest]
-    ) -> None:
-        """Its last chunk was in the step: it makes a token and decodes from here on."""
-        self._num_output_tokens += 1
-        self._prefilling.remove(request)
-        if request.first_token < 0:
-            request.first_token = end
-            first.append(request)
-        losses = request.losses
-        if losses and losses.preempted_at >= 0:
-            losses.preempted_ps += end - losses.preempted_at
-            losses.preempted_at = -1
-        if request.target + 1 >= request.limit:
-            request.state = ENDED
-            finished.append(request)
-        else:
-            self._start_decoding(request)
-
-    def _finish_decodes(self, finished: list[LiveRequest]) -> None:
-        for request in self._ends.pop(self._count):
-            self._forget_decoding(request)
-            request.state = ENDED
-            request.computed = request.limit - 1
-            finished.append(request)
-        if len(finished) > 1:
-            finished.sort(key=_by_order)
-
-    def _report(
-        self,
-        start: int,
-        end: int,
-        num_steps: int,
-        ids: tuple[str, ...],
-        first: list[LiveRequest],
-        finished: list[LiveRequest],
-    ) -> None:
-        ended_ids: tuple[str, ...] = ()
-        stats: tuple[RequestStats, ...] = ()
-        for request in finished:
-            if request.losses:
-                request.losses.add(request.computed)
-            request_id = request.spec.request_id
-            del self._live[request_id]
-            ended_ids += (request_id,)
-            stats += (request.stats(request.limit, end),)
-        first_ids = tuple([r.spec.request_id for r in first]) if first else ()
-        if not self._report_tokens:
-            ids = tuple(dict.fromkeys(first_ids + ended_ids)) if first_ids and ended_ids else first_ids or ended_ids
-        self._runs.append(tuple.__new__(TokenRun, (start, end, num_steps, ids, first_ids, ended_ids, stats)))
-
-    def _arrive(self, before: int) -> None:
-        """Requests visible strictly before ``before`` start to wait."""
-        pending = self._pending
-        while pending and pending[0].visible < before:
-            self._wait(pending.popleft())
-
-    def _begin(self, start: int) -> None:
-        """Decide the steps that start now; without work the engine is idle.
-
-        A step may come out empty though there is work: everything in it was preempted, or what ended still holds the
-        blocks. vLLM then schedules again at once.
-        """
-        self._start = start
-        num_preemptions = self.num_preemptions
-        while not self._schedule(start):
-            if not self._release_ended() and self.num_preemptions == num_preemptions:
-                self._num_steps = 0
-                return
-            self._arrive(start)
-            num_preemptions = self.num_preemptions
-        self._set_step_time()
-        self._end = start + self._step_ps
-        if len(self._chunks) > 1 or (self._chunks and self._tokens_left):
-            self._num_steps = 1
-            return
-        self._num_steps = num_steps = self._num_repeats()
-        if num_steps > 1:
-            self._end = start + num_steps * self._step_ps + self._growth_ps * (num_steps * (num_steps - 1) // 2)
-            blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
-            self._open = self._policy is not None or not blocked
-
-    def _set_step_time(self) -> None:
-        weights, fixed, token, decode, decode_context, prefill_context, host_step, host_sequence = self._costs
-        num_made = tokens = num_seqs = self._num_made
-        growth = decode_context * num_made
-        step = host_step
-        if num_made:
-            step += decode + decode_context * self._contexts
-        if self._chunks:
-            pairs = 0
-            for request, share in self._chunks:
-                num_seqs += 1
-                tokens += share
-                pairs += share * (2 * request.computed + share)
-                growth += prefill_context * share * share
-            step += prefill_context * pairs // 2
-        linear = fixed + token * tokens
-        self._step_ps = step + (linear if linear > weights else weights) + host_sequence * num_seqs
-        self._growth_ps = growth
-
-
-def _by_order(request: LiveRequest) -> int:
-    return request.order

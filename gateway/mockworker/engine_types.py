@@ -93,6 +93,8 @@ class RequestStats(NamedTuple):
     """Tokens computed again after preemptions, prefix hits of the request on its own blocks not counted."""
     preempted_ps: int
     """Time from each preemption to the next token, summed."""
+    prefill_preempted_ps: int = 0
+    """That part of it which lies before the first token."""
 
 
 class TokenRun(NamedTuple):

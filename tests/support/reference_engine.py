@@ -114,6 +114,7 @@ class _Request:
         "num_tokens",
         "preempted_at",
         "preempted_ps",
+        "prefill_preempted_ps",
         "prompt",
         "recomputed",
         "sequence",
@@ -150,6 +151,7 @@ class _Request:
         """Most tokens ever computed."""
         self.preempted_at = -1
         self.preempted_ps = 0
+        self.prefill_preempted_ps = 0
 
     @property
     def is_prefill(self) -> bool:
@@ -196,11 +198,12 @@ class _Request:
     def make_token(self, now: int) -> None:
         self.num_tokens += 1
         self.num_known = self.num_tokens
-        if self.first_token < 0:
-            self.first_token = now
         if self.preempted_at >= 0:
             self.preempted_ps += now - self.preempted_at
             self.preempted_at = -1
+        if self.first_token < 0:
+            self.first_token = now
+            self.prefill_preempted_ps = self.preempted_ps
 
     def leave(self) -> None:
         """Account for what was computed since the admission, now that it ends or is lost."""
@@ -220,6 +223,7 @@ class _Request:
             self.num_preemptions,
             self.recomputed,
             self.preempted_ps,
+            self.prefill_preempted_ps,
         )
 
 

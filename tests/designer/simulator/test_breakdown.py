@@ -23,8 +23,8 @@ class Ended:
     stats: RequestStats | None = None
 
 
-def stats(preempted_ps: int) -> RequestStats:
-    return RequestStats("r0", 112, 120, 140, 195, 8, 4, 0, 1, 9, preempted_ps)
+def stats(preempted_ps: int, prefill_preempted_ps: int = 0) -> RequestStats:
+    return RequestStats("r0", 112, 120, 140, 195, 8, 4, 0, 1, 9, preempted_ps, prefill_preempted_ps)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ def stats(preempted_ps: int) -> RequestStats:
     [
         (Ended(stats=stats(0)), (10, 7, 8, 20, 55, 0, 0)),
         (Ended(stats=stats(30)), (10, 7, 8, 20, 25, 30, 0)),
-        (Ended(stats=stats(60)), (10, 7, 8, 15, 0, 60, 0)),
+        (Ended(stats=stats(30, 12)), (10, 7, 8, 8, 37, 30, 0)),
+        (Ended(stats=stats(12, 12)), (10, 7, 8, 8, 55, 12, 0)),
         (Ended("left", stats=stats(30)), (10, 0, 0, 0, 0, 0, 90)),
         (Ended("shed", dispatched=-1), (100, 0, 0, 0, 0, 0, 0)),
     ],
