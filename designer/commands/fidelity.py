@@ -96,7 +96,7 @@ def _print(fidelity: Fidelity, console: Console) -> None:
         mean, worst = (summary(metric, "mean") for summary in (fidelity.mean_error, fidelity.worst_error))
         mean99, worst99 = (summary(metric, "p99") for summary in (fidelity.mean_error, fidelity.worst_error))
         if mean is not None and worst is not None and mean99 is not None and worst99 is not None:
-            text = f"mean {mean:.1%}, at worst {worst:.1%}; of p99 {mean99:.1%}, at worst {worst99:.1%}"
+            text = f"{mean:.1%}, at worst {worst:.1%}; of p99 {mean99:.1%}, at worst {worst99:.1%}"
             console.print(f"absolute error of {metric}: of means {text}")
         correlation = fidelity.rank_correlation(metric)
         if correlation is not None:
