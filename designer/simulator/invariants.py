@@ -49,6 +49,21 @@ def check_requests(result: SimulationResult, limits: Ints) -> None:
         require(bool(np.all(result.num_dispatches[turned_away] == 0)), f"a request ended as {name} after a dispatch")
 
 
+def check_steps(result: SimulationResult, floors_ps: Ints) -> None:
+    """No part of a request's time is negative: it arrived, was dispatched, scheduled, given a first token and its last
+    in that order, to the picosecond. No step was under the profile's floor: each token was made in one of its own.
+
+    Args:
+        floors_ps: of each request the shortest step that its worker's profile allows; 0 if it never had a worker.
+    """
+    parts = result.parts_ps
+    for name, column in parts.items():
+        require(int(column.min()) >= 0, f"a request was {name} for a negative time")
+    done = result.outcome == COMPLETED
+    working = parts["prefill"] + parts["decode"] + parts["recompute"]
+    require(bool(np.all((working >= result.made * floors_ps)[done])), "a step was shorter than the profile's floor")
+
+
 def check_queue(result: SimulationResult, max_seconds: float, tick_seconds: float) -> None:
     """Nothing was held past the queue's limit; the clock ticks every ``tick_seconds``, so it may be late by one."""
     waited = np.where(np.isnan(result.dispatched), result.finished, result.dispatched) - result.arrival

@@ -18,7 +18,15 @@ import numpy as np
 
 from designer.simulator.failures import Breakdown, draw_failures
 from designer.simulator.fleet import WorkerPlan, plan_workers
-from designer.simulator.invariants import broken, check_dispatcher, check_engines, check_queue, check_requests, require
+from designer.simulator.invariants import (
+    broken,
+    check_dispatcher,
+    check_engines,
+    check_queue,
+    check_requests,
+    check_steps,
+    require,
+)
 from designer.simulator.policies import PolicySource, make_policy_set
 from designer.simulator.records import NEVER, RequestRecord, make_records, make_result
 from designer.simulator.replicas import Replicas, Start, replica_bounds
@@ -543,6 +551,8 @@ class World:
         limits = np.where(result.worker >= 0, most[result.worker], 0)
         queue = self._scenario.queue
         check_requests(result, limits)
+        floors = np.array([worker.plan.profile.floor_ps for worker in self._workers], dtype=np.int64)
+        check_steps(result, np.where(result.worker >= 0, floors[result.worker], 0))
         check_queue(result, queue.max_seconds, queue.tick_seconds)
         made_before = sum(worker.num_made_before for worker in self._workers)
         lost = sum(record.num_lost_tokens for record in self._records)

@@ -63,6 +63,11 @@ class WorkerProfile:
     notes: Mapping[str, Note] | None = None
     """By field of the file: its source."""
 
+    @property
+    def floor_ps(self) -> int:
+        """No step that computes anything is shorter."""
+        return max(self.weights_ps, self.fixed_ps + self.token_ps)
+
 
 _TIMES = {
     "weights_ms": "weights_ps",

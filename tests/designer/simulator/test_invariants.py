@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from designer.simulator.breakdown import Part
+from designer.simulator.fleet import plan_workers
 from designer.simulator.invariants import (
     InvariantViolation,
     check_dispatcher,
     check_engines,
     check_queue,
     check_requests,
+    check_steps,
 )
 from designer.simulator.policies import make_policy_set
 from designer.simulator.results import OUTCOMES, SimulationResult
@@ -42,6 +45,23 @@ def changed(result: SimulationResult, column: str, change: Callable[[Any], Any])
 def test_a_good_run_passes(good: SimulationResult) -> None:
     check_requests(good, LIMITS)
     check_queue(good, 600.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("queued", lambda ps: -1, "queued for a negative time"),
+        ("held", lambda ps: -1, "held for a negative time"),
+        ("decode", lambda ps: 0, "shorter than the profile's floor"),
+    ],
+)
+def test_a_broken_order_or_step_is_caught(good: SimulationResult, part: Part, change: Any, message: str) -> None:
+    floors = np.full(len(good), plan_workers(contended_scenario())[0].profile.floor_ps)
+    check_steps(good, floors)
+    column = good.parts_ps[part].copy()
+    column[7] = change(column[7])
+    with pytest.raises(InvariantViolation, match=message):
+        check_steps(dataclasses.replace(good, parts_ps={**good.parts_ps, part: column}), floors)
 
 
 @pytest.mark.parametrize(
