@@ -6,12 +6,13 @@ Everything a report claims can be computed again from it. The bytes evaluated ar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -138,26 +139,16 @@ class Ledger:
         path = folder / LEDGER_FILE
         if path.exists():
             raise LedgerError(f"{path}: there is a run already; choose another --out, or designer resume {folder}")
+        unfinished = folder / f"{LEDGER_FILE}.new"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            unfinished.unlink(missing_ok=True)
+            _write_first(unfinished, record)
+            unfinished.rename(path)
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"{folder}: cannot be written: {error}") from None
         db.execute("PRAGMA journal_mode = WAL")
-        db.executescript("BEGIN;" + _SCHEMA + "".join(map(_append_only, _TABLES)) + "COMMIT;")
-        db.execute(
-            "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.run,
-                record.at,
-                SCHEMA_VERSION,
-                record.scenario_name,
-                record.scenario,
-                record.scenario_hash,
-                json.dumps(dict(record.settings)),
-                record.secret,
-            ),
-        )
         return cls(path, db)
 
     @classmethod
@@ -276,16 +267,7 @@ class Ledger:
             return
         self._write(
             "INSERT INTO frozen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.digest,
-                record.comparator,
-                record.metric,
-                record.margin,
-                record.alpha,
-                record.num_seeds,
-                record.max_looks,
-                time.time(),
-            ),
+            (*astuple(record), time.time()),
         )
 
     def add_result(self, kind: str, content: Mapping[str, Any]) -> None:
@@ -299,10 +281,13 @@ class Ledger:
         if self.result(kind) != json.loads(text):
             raise LedgerError(f"{self.path}: another {kind} result is there already")
 
-    def add_event(self, kind: str, content: Mapping[str, Any]) -> None:
-        self._write(
-            "INSERT INTO events (kind, content, at) VALUES (?, ?, ?)", (kind, json.dumps(dict(content)), time.time())
-        )
+    def add_event(self, kind: str, content: Mapping[str, Any], *, once: bool = False) -> None:
+        """Something that happened; ``once``: a run that goes on after a stop does not tell it again."""
+        text = json.dumps(dict(content))
+        known = "SELECT 1 FROM events WHERE kind = ? AND content = ?"
+        if once and self._db.execute(known, (kind, text)).fetchone():
+            return
+        self._write("INSERT INTO events (kind, content, at) VALUES (?, ?, ?)", (kind, text, time.time()))
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         try:
@@ -376,6 +361,17 @@ class Ledger:
         """Time (seconds since the epoch) and content, oldest first."""
         rows = self._db.execute("SELECT at, content FROM events WHERE kind = ? ORDER BY number", (kind,)).fetchall()
         return ((at, json.loads(content)) for at, content in rows)
+
+
+def _write_first(path: Path, record: RunRecord) -> None:
+    """Schema and run in a file of its own: a ledger is there whole, or not at all."""
+    row = (
+        *(record.run, record.at, SCHEMA_VERSION, record.scenario_name, record.scenario, record.scenario_hash),
+        *(json.dumps(dict(record.settings)), record.secret),
+    )
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript("BEGIN;" + _SCHEMA + "".join(map(_append_only, _TABLES)) + "COMMIT;")
+        db.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _evaluation(row: tuple[Any, ...]) -> EvaluationRecord:
