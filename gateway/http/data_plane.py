@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import MutableMapping
 from itertools import count
@@ -120,15 +121,16 @@ class DataPlane:
             self.output_tokens.pop(worker_id, None)
             self._models.forget(worker_id)
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+    async def start(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None, given: socket.socket | None = None
+    ) -> int:
         """Listens, with ``tls`` for https; returns the port (for port 0). ``OSError`` if it is taken. May be called for
-        several hosts."""
+        several hosts. ``given``: a socket that listens already, instead of a host and port."""
+        where = {"host": host, "port": port, "reuse_port": self.settings.reuse_port or None}
         server = await self.loop.create_server(
             lambda: ClientConnection(self),
-            host,
-            port,
+            **(where if given is None else {"sock": given}),
             backlog=self.settings.backlog,
-            reuse_port=self.settings.reuse_port or None,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else self.settings.header_timeout_seconds or None,
         )

@@ -155,12 +155,10 @@ class Exchange:
             transfer += b"connection: close\r\n"
         elif incoming.http10:
             transfer += b"connection: keep-alive\r\n"
-        if connection.status in (429, 503) and b"retry-after:" not in connection.headers.lower():
+        if connection.status in (429, 503) and b"\r\nretry-after:" not in connection.head_lines.lower():
             transfer += b"retry-after: 1\r\n"
-        return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
-            connection.status,
-            connection.reason,
-            connection.headers,
+        return b"%b%b%bx-request-id: %b\r\n\r\n" % (
+            connection.head_lines,
             transfer,
             connection.pool.header,
             self.request_id_bytes,

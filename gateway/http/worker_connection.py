@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import httptools
 
+from gateway.http.answer_head import AnswerHead, FaultyHeadError, Framing
 from gateway.http.answers import LAST_CHUNK
 
 if TYPE_CHECKING:
     from gateway.http.worker_pool import WorkerPool
 
-Framing = Literal["chunked", "length", "close", "none"]
 BreakReason = Literal["connect", "lost", "garbled", "timeout", "removed", "too_large"]
 """Why no (further) answer comes from a worker. ``lost``: it closed or reset the connection."""
 
@@ -46,10 +46,10 @@ class WorkerConnection(asyncio.Protocol):
         "_bucket",
         "_clock",
         "_feed",
+        "_head",
         "_head_passed",
         "_keep",
         "_last",
-        "_named",
         "_num_interim",
         "_parser",
         "_passing",
@@ -62,9 +62,8 @@ class WorkerConnection(asyncio.Protocol):
         "framing",
         "has_answered",
         "head_complete",
-        "headers",
+        "head_lines",
         "pool",
-        "reason",
         "receive",
         "reused",
         "status",
@@ -95,9 +94,8 @@ class WorkerConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self.status = 0
-        self.reason = b""
-        self.headers = b""
-        """End-to-end header lines, each with its line end."""
+        self.head_lines = b""
+        """The status line and the end-to-end headers, each with its line end."""
         self.content_type = b""
         self.framing: Framing = "close"
         self.head_complete = False
@@ -112,8 +110,6 @@ class WorkerConnection(asyncio.Protocol):
         """Of a body whose length was told, what has not come; below 0 when more came."""
         self._last = b""
         """The read before this one, of a chunked body."""
-        self._named = b""
-        """What ``Connection`` names: for this connection alone."""
 
     # --- the exchange's side
 
@@ -211,7 +207,11 @@ class WorkerConnection(asyncio.Protocol):
         if self.exchange is None:
             self.transport.abort()  # it speaks out of turn
             return
-        self.has_answered = True
+        if not self.has_answered:
+            self.has_answered = True
+            if self._bodies is None and (whole := self.pool.heads.of_whole(data)) is not None:
+                self._answered_whole(self.exchange, *whole)
+                return
         try:
             self._feed(data)
             if self.head_complete and not self._head_passed:
@@ -226,6 +226,7 @@ class WorkerConnection(asyncio.Protocol):
             self._passing = True
             if self.complete:
                 data = self._without_excess(data)
+                self._note_whole()
             elif self.framing == "chunked":
                 self._last = data
             else:
@@ -244,36 +245,34 @@ class WorkerConnection(asyncio.Protocol):
         if len(self._before_head) > self.pool.settings.max_response_head_bytes:
             self.fail("too_large")
 
+    def _answered_whole(self, exchange: Answered, head: AnswerHead, digits: bytes, body: bytes) -> None:
+        """All of an answer came in one read, and its head is known: the parser need not be asked."""
+        self.status = head.status
+        self.head_lines = head.lines(digits)
+        self.content_type = head.content_type
+        self.framing = head.framing
+        self.head_complete = self.complete = self._keep = self._passing = True
+        exchange.head(self, body)
+        self._finish()
+
+    def _note_whole(self) -> None:
+        """An answer like this one need not be given to the parser."""
+        if self._keep and self.framing == "length" and not self._before_head and not self._num_interim:
+            self._head.skips_parser = True
+
     def _take_head(self, data: bytes) -> bytes:
-        """Reads the lines of the head that ``data`` completes; returns what comes after it. The parser has accepted it,
-        so its lines are well formed and it ends in an empty CR LF line; but it also lets pass empty lines before the
-        head, NUL in the reason, and codings that cannot be passed on: _FaultyHeadError."""
+        """Reads the head that ``data`` completes, the last one after interim ones; returns what comes after it."""
         whole = self._before_head + data if self._before_head else data
         start, end = 0, whole.find(b"\r\n\r\n")
         for _ in range(self._num_interim):
             start, end = end + 4, whole.find(b"\r\n\r\n", end + 4)
-        status_line, *lines = whole[start:end].split(b"\r\n")
-        if status_line[9:12] != b"%d" % self.status or status_line[:7] != b"HTTP/1." or b"\0" in status_line:
-            raise _FaultyHeadError
-        self.reason = status_line[13:]
-        kept = [line for line in lines if self._keeps(line)]
-        if self._named:
-            kept = [line for line in kept if not self._is_named(line)]
-        kept.append(b"")
-        self.headers = b"\r\n".join(kept)
-        if self.status in (204, 304):
-            self.framing, self._remaining = "none", 0
+        head, digits = self.pool.heads.read(whole[start:end], self.status)
+        self._head = head
+        self.head_lines = head.lines(digits)
+        self.content_type = head.content_type
+        self.framing = head.framing
+        self._remaining = int(digits) if digits and head.framing == "length" else head.length
         return whole[end + 4 :]
-
-    def _keeps(self, line: bytes) -> bool:
-        """Notes what must be known of a header; whether it goes on to the client."""
-        name, _, value = line.partition(b":")
-        note = _NOTES.get(name.lower())
-        return note is None or note(self, value)
-
-    def _is_named(self, line: bytes) -> bool:
-        name = line.partition(b":")[0].strip().lower()
-        return name not in _END_TO_END and name in {token.strip() for token in self._named.split(b",")}
 
     def _take_bodies(self) -> bytes:
         bodies = self._bodies
@@ -334,11 +333,7 @@ class WorkerConnection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive()
 
 
-class _FaultyHeadError(Exception):
-    """A head whose answer a client could take for another one."""
-
-
-_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade, _FaultyHeadError)
+_PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade, FaultyHeadError)
 
 
 class _ExcessError(Exception):
@@ -359,49 +354,6 @@ def _nobody(data: bytes) -> None:
     return
 
 
-def _drop(connection: WorkerConnection, value: bytes) -> bool:
-    return False
-
-
-def _content_type(connection: WorkerConnection, value: bytes) -> bool:
-    connection.content_type = value.strip()
-    return True
-
-
-def _connection(connection: WorkerConnection, value: bytes) -> bool:
-    value = value.strip().lower()
-    if value not in (b"close", b"keep-alive"):
-        connection._named += value + b","
-    return False
-
-
-def _content_length(connection: WorkerConnection, value: bytes) -> bool:
-    connection.framing = "length"
-    connection._remaining = int(value)
-    return True
-
-
-def _transfer_encoding(connection: WorkerConnection, value: bytes) -> bool:
-    if connection.framing != "close" or value.strip().lower() != b"chunked":
-        raise _FaultyHeadError
-    connection.framing = "chunked"
-    return False
-
-
-_NOTES: dict[bytes, Callable[[WorkerConnection, bytes], bool]] = {
-    b"content-type": _content_type,
-    b"content-length": _content_length,
-    b"transfer-encoding": _transfer_encoding,
-    b"connection": _connection,
-    b"keep-alive": _drop,
-    b"proxy-authenticate": _drop,
-    b"proxy-connection": _drop,
-    b"upgrade": _drop,
-    b"x-request-id": _drop,
-    b"x-ranvier-worker": _drop,
-}
-_END_TO_END = frozenset((b"content-type", b"content-length"))
-"""Of every answer, whatever ``Connection`` says: without them the client could not read it."""
 _TAIL_BYTES = 8_192
 
 

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from urllib.parse import urlsplit
 
+from gateway.http.answer_head import Heads
 from gateway.http.settings import HttpSettings
 from gateway.http.sweeper import Sweeper, Swept
 from gateway.http.worker_connection import Answered, BreakReason, WorkerConnection
@@ -51,6 +52,7 @@ class WorkerPool:
         self.base_path = parts.path.rstrip("/").encode("ascii", "replace")
         self.authorization = b"authorization: Bearer %b\r\n" % api_key.encode("ascii") if api_key else b""
         """A header line, empty: the client's own is passed on."""
+        self.heads = Heads()
         self.removed = False
         self._tls = None if parts.scheme == "http" else tls or ssl.create_default_context()
         self._sweeper = sweeper
