@@ -25,6 +25,9 @@ _KEEP = 3
 _NEAR = math.log(1.01)
 """What is worse than the best so far by more than this, on the seeds both have, is not tried on more seeds."""
 
+_WORTH_ALL_SEEDS = math.log(0.97)
+"""What beats the reference by less is not tried on all the seeds: something better is sure to come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -79,12 +82,17 @@ class Arm:
         while self.spent < self._budget and self._generation(generation):
             generation += 1
 
-    def finalists(self, count: int) -> list[Outcome]:
-        """The best of those that beat the reference, best first; a candidate tried on one seed alone comes last."""
+    def finalists(self, count: int, bar: float = 0.0) -> list[Outcome]:
+        """The best of those whose log-ratio to the reference is below ``bar``, best first.
+
+        With none below it, the one best that beats the reference at all: every finalist more makes the validation of
+        the others harder. A candidate tried on one seed alone comes last.
+        """
         history = self.history
         scored = [(len(o.scores) < 2, history.effect(o), o) for o in self._distinct() if o.status == "scored"]
         better = sorted((entry for entry in scored if entry[1] < 0), key=lambda entry: entry[:2])
-        return [outcome for _, _, outcome in better[:count]]
+        worthy = [entry for entry in better if entry[1] < bar] or better[:1]
+        return [outcome for _, _, outcome in worthy[:count]]
 
     def _distinct(self) -> list[Outcome]:
         """Every candidate once; of those that scored alike to the last digit, which decided alike, the shortest."""
@@ -108,7 +116,7 @@ class Arm:
         done = 0
         for upto in _rungs(len(seeds)):
             self._try(alive, seeds[done:upto])
-            alive = self._survivors(alive)
+            alive = self._survivors(alive, on_all=upto > 1)
             done = upto
         return len(self._outcomes) > first
 
@@ -155,13 +163,17 @@ class Arm:
         elif scores:
             self._outcomes[index] = replace(before, status="scored", scores={**before.scores, **scores})
 
-    def _survivors(self, alive: Sequence[int]) -> list[int]:
-        """The best third, of those that are near the best so far and did not score exactly as another did."""
+    def _survivors(self, alive: Sequence[int], *, on_all: bool) -> list[int]:
+        """The best third, of those that are near the best so far and did not score exactly as another did.
+
+        What is to be tried on all the seeds must be better than the best so far, and beat the reference.
+        """
         history = self.history
         best = history.incumbent()
         if best is None:
             return []
-        bar = log_ratio(best.scores, self._reference) + _NEAR
+        bar = log_ratio(best.scores, self._reference) + (0.0 if on_all else _NEAR)
+        bar = min(bar, _WORTH_ALL_SEEDS if on_all else 0.0)
         kept = {id(outcome) for outcome in self._distinct()}
         scored = [i for i in alive if self._outcomes[i].status == "scored" and id(self._outcomes[i]) in kept]
         effects = {i: history.effect(self._outcomes[i]) for i in scored if not self._repeats(i)}

@@ -11,7 +11,8 @@ from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Led
 from designer.proposers.protocol import History, Outcome, log_ratio
 from designer.subject import subject_of_source
 
-ARMS = ("search", "control")
+ARMS = ("search", "control", "tuned")
+"""The search, random samples, tuned baselines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def read_findings(ledger: Ledger) -> Findings:
         layers=tuple(started[-1]["layers"]) if started else (),
         entries=entries,
         curves={arm: _curve(ledger, arm) for arm in ARMS},
-        labels=ledger.labels(),
+        labels=_labels(ledger),
         validation=ledger.result("validation"),
         sealed=tuple(_looks(ledger)),
         frozen=frozen,
@@ -102,6 +103,13 @@ def read_findings(ledger: Ledger) -> Findings:
 
 def _reference_digest(ledger: Ledger, run: RunRecord) -> str:
     return next((d for d, label in ledger.labels().items() if label == run.settings["baselines"][0]), "")
+
+
+def _labels(ledger: Ledger) -> dict[str, str]:
+    """A comparator that an arm found is called by its arm."""
+    validation = ledger.result("validation") or {}
+    named = {validation["comparator"]: validation["comparator_label"]} if "comparator" in validation else {}
+    return {**ledger.labels(), **named}
 
 
 def _by_digest(evaluations: Iterator[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from designer.findings import ARMS, Entry, Findings
 
-_COLOURS = {"search": "#2a6db5", "control": "#b5482a"}
-_NAMES = {"search": "search", "control": "random control"}
+_COLOURS = {"search": "#2a6db5", "control": "#b5482a", "tuned": "#5f8a3a"}
+_NAMES = {"search": "search", "control": "random control", "tuned": "tuned baselines"}
 _MOST_SHOWN = 15
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -28,7 +28,7 @@ def verdict_line(findings: Findings) -> str:
     if findings.verdict is None:
         return "The run has not ended; designer resume goes on with it."
     if findings.frozen is None:
-        return "Nothing better was found: no candidate beat the best baseline on the validation seeds."
+        return f"Nothing better was found: {_nearest(findings)}."
     look, margin = findings.sealed[-1], findings.frozen.margin
     comparator = findings.labels[findings.frozen.comparator]
     if "ratio" not in look:
@@ -43,6 +43,18 @@ def verdict_line(findings: Findings) -> str:
     return f"{said}, ratio {_interval(look)}, p {look['p_value']:.2g}, margin {margin:.0%}, {seeds}."
 
 
+def _nearest(findings: Findings) -> str:
+    """How near the best finalist came to what validation asks for."""
+    validation = findings.validation or {}
+    if not validation.get("finalists"):
+        return "no candidate beat the reference on the train seeds, or none of them kept the contract"
+    best = min(validation["finalists"], key=lambda row: row["ratio"])
+    return (
+        f"the best of {len(validation['finalists'])} finalists came to {_interval(best)} of "
+        f"{validation['comparator_label']} on {best['num_seeds']} validation seeds, adjusted p {best['adjusted_p']:.2g}"
+    )
+
+
 def to_text(findings: Findings) -> str:
     """For a terminal."""
     lines = [
@@ -54,6 +66,13 @@ def to_text(findings: Findings) -> str:
     if findings.sealed:
         lines.append(f"sealed, winner's ratio to (its mean {_winner_mean(findings)}; ratios are of geometric means):")
         lines += [f"  {row[0]:<32} mean {row[1]:>8}  {row[2]}  p {row[4]}" for row in _sealed_rows(findings)]
+    controls = (findings.validation or {}).get("controls", {})
+    if not findings.sealed and controls:
+        lines.append(f"validation, ratio to {findings.validation['comparator_label']}:" if findings.validation else "")
+        lines += [
+            f"  {_NAMES[arm]:<32} {_interval(row) if 'ratio' in row else row['failure']}"
+            for arm, row in controls.items()
+        ]
     if findings.winner_source:
         lines += ["", findings.winner_source.split('"""')[1].strip()]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import FrozenRecord, Ledger, Split, seed_of
 from designer.sandbox import Tier
-from designer.statistics import PairedEffect, holm, paired_effect
+from designer.statistics import PairedEffect, holm, log_ratios, paired_effect, sign_flip_p
 from designer.subject import Subject
 
 Verdict = Literal["better", "worse", "undecided", "nothing better"]
@@ -44,7 +44,7 @@ class Protocol:
         least = _fewest_seeds(self.alpha / self.max_looks)
         if self.sealed_seeds < least:
             return f"{self.sealed_seeds} sealed seeds can never show p < {self.alpha / self.max_looks:g}; take {least}"
-        least = _fewest_seeds(_VALIDATION_ALPHA / self.finalists)
+        least = _fewest_seeds(2.0 * _VALIDATION_ALPHA / self.finalists)
         if self.validation_seeds < least:
             return (
                 f"{self.validation_seeds} validation seeds cannot tell {self.finalists} finalists apart; "
@@ -81,33 +81,30 @@ class Judge:
         self._evaluator = evaluator
         self._on_done = on_done
 
-    def validate(self, finalists: Sequence[Subject], baselines: Sequence[Subject]) -> FrozenRecord | None:
+    def validate(
+        self, finalists: Sequence[Subject], baselines: Sequence[Subject], controls: Mapping[str, Subject] | None = None
+    ) -> FrozenRecord | None:
         """Score on fresh seeds, pick the comparator and the winner, and freeze; None when none is better.
 
+        ``controls``, by arm, are scored as well and reported, so that a run without a winner still says what every arm
+        found.
+
         The comparator is the best of the baselines. A finalist goes on if it is better than the comparator with
-        a Holm-adjusted p below 0.05; of those, the best.
+        a Holm-adjusted one-sided p below 0.05; of those, the best.
         """
         seeds = [seed_of(self._secret, "validation", n) for n in range(self._protocol.validation_seeds)]
-        scored = self.score("validation", [*finalists, *baselines], seeds)
-        ours, theirs = scored[: len(finalists)], [s for s in scored[len(finalists) :] if not s.failure]
+        shown = list((controls or {}).values())
+        scored = self.score("validation", [*finalists, *baselines, *shown], seeds)
+        ours, theirs = scored[: len(finalists)], scored[len(finalists) : len(finalists) + len(baselines)]
+        theirs = [entry for entry in theirs if not entry.failure]
         if not theirs:
             self._ledger.add_result("validation", {"error": "every baseline failed", "winner": None})
             return None
         comparator = min(theirs, key=lambda entry: _mean_log(entry.scores))
-        alive = [entry for entry in ours if not entry.failure]
-        effects = [effect_of(entry, comparator) for entry in alive]
-        adjusted = holm([effect.p_value for effect in effects])
-        passed = [
-            (effect.ratio, entry)
-            for entry, effect, p in zip(alive, effects, adjusted, strict=True)
-            if effect.ratio < 1.0 and p < _VALIDATION_ALPHA
-        ]
+        passed, rows = self._compared([entry for entry in ours if not entry.failure], comparator)
         winner = min(passed, key=lambda pair: pair[0])[1] if passed else None
-        rows = [
-            {**effect_json(effect), "digest": entry.subject.digest, "adjusted_p": p}
-            for entry, effect, p in zip(alive, effects, adjusted, strict=True)
-        ]
         failed = [{"digest": entry.subject.digest, "failure": entry.failure} for entry in scored if entry.failure]
+        beside = dict(zip(controls or {}, scored[len(scored) - len(shown) :], strict=True))
         self._ledger.add_result(
             "validation",
             {
@@ -115,10 +112,21 @@ class Judge:
                 "comparator_label": comparator.subject.label,
                 "finalists": rows,
                 "failed": failed,
+                "controls": {arm: _control_json(entry, comparator) for arm, entry in beside.items()},
                 "winner": None if winner is None else winner.subject.digest,
             },
         )
         return None if winner is None else self._freeze(winner.subject, comparator.subject)
+
+    def _compared(
+        self, alive: Sequence[Scored], comparator: Scored
+    ) -> tuple[list[tuple[float, Scored]], list[dict[str, Any]]]:
+        """Those that are better than the comparator with their ratios, and a row for each."""
+        effects = [effect_of(entry, comparator) for entry in alive]
+        adjusted = holm([_p_better(entry, comparator) for entry in alive])
+        triples = list(zip(alive, effects, adjusted, strict=True))
+        passed = [(e.ratio, entry) for entry, e, p in triples if e.ratio < 1.0 and p < _VALIDATION_ALPHA]
+        return passed, [{**effect_json(e), "digest": entry.subject.digest, "adjusted_p": p} for entry, e, p in triples]
 
     def _freeze(self, winner: Subject, comparator: Subject) -> FrozenRecord:
         protocol = self._protocol
@@ -191,6 +199,18 @@ def effect_of(entry: Scored, other: Scored, confidence: float = 0.95) -> PairedE
     return paired_effect([entry.scores[s] for s in seeds], [other.scores[s] for s in seeds], confidence)
 
 
+def _control_json(entry: Scored, comparator: Scored) -> dict[str, Any]:
+    if entry.failure:
+        return {"digest": entry.subject.digest, "failure": entry.failure}
+    return {**effect_json(effect_of(entry, comparator)), "digest": entry.subject.digest}
+
+
+def _p_better(entry: Scored, other: Scored) -> float:
+    """One-sided: validation asks only whether to go on, and the sealed test is two-sided whatever comes."""
+    seeds = sorted(entry.scores.keys() & other.scores.keys())
+    return sign_flip_p(log_ratios([entry.scores[s] for s in seeds], [other.scores[s] for s in seeds]), "less")
+
+
 def effect_json(effect: PairedEffect) -> dict[str, Any]:
     """Ratios, not logarithms; below 1 is better."""
     return {
@@ -203,7 +223,7 @@ def effect_json(effect: PairedEffect) -> dict[str, Any]:
 
 
 def _fewest_seeds(alpha: float) -> int:
-    """With all signs alike the sign-flip p of n seeds is ``2 / 2**n``."""
+    """With all signs alike the two-sided sign-flip p of n seeds is ``2 / 2**n``, the one-sided half of that."""
     return math.floor(math.log2(2.0 / alpha)) + 1
 
 

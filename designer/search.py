@@ -9,16 +9,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from designer.arm import Arm, Progress
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import EvaluationRecord, Ledger, RunRecord, seed_of
+from designer.offered import left_out
 from designer.proposers.evolve import EvolveProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
 from designer.proposers.random import RandomProposer
+from designer.proposers.tuned_baseline import TunedBaselineProposer
+from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
 from designer.simulator.scenario import Scenario
@@ -55,6 +58,7 @@ class Settings:
     """Simulations of one policy on one seed that the proposer may spend; the control gets the same."""
     seed: int = 1
     control: bool = True
+    """The same budget for random samples, and again for tuned baselines."""
     baselines: tuple[str, ...] = BASELINES
     references: tuple[str, ...] = REFERENCES
     protocol: Protocol = field(default_factory=Protocol)
@@ -158,8 +162,9 @@ class Search:
             evaluator = Evaluator(self._ledger, sandbox, self._record.scenario_hash)
             baselines = self._train_baselines(evaluator)
             reference = baselines[self._settings.baselines[0]]
+            brief = self._brief()
             for name in self._arm_names():
-                self._run_arm(name, reference, evaluator)
+                self._run_arm(name, brief, reference, evaluator)
             verdict = self._judge(sandbox, evaluator, baselines)
         return self._conclude(verdict, time.monotonic() - started)
 
@@ -195,7 +200,7 @@ class Search:
         protocol, arms = self._settings.protocol, len(self._arm_names())
         others = len(self._settings.references) + 2 + arms
         most = arms * self._settings.budget
-        most += protocol.validation_seeds * (protocol.finalists + _VALIDATED_BASELINES)
+        most += protocol.validation_seeds * (protocol.finalists + _VALIDATED_BASELINES + arms - 1)
         most += protocol.sealed_seeds * others
         minutes = most * seconds / self._jobs / 60
         self._watcher.say(
@@ -204,15 +209,23 @@ class Search:
         )
 
     def _arm_names(self) -> list[str]:
-        control = self._settings.control and self._settings.proposer != "random"
-        return ["search", "control"] if control else ["search"]
+        controls = [arm for arm, name in CONTROLS.items() if self._settings.control and self._settings.proposer != name]
+        return ["search", *controls]
 
-    def _run_arm(self, name: str, reference: Mapping[int, float], evaluator: Evaluator) -> None:
+    def _brief(self) -> Brief:
+        """What proposers are told; which quantities tell nothing in this scenario is found out once a run."""
+        known = self._ledger.result("left out")
+        if known is None:
+            known = dict(left_out(self._scenario, self._train_seeds()[0]))
+            self._ledger.add_result("left out", known)
+            self._watcher.say(f"not offered, as they tell nothing here: {', '.join(known) or 'none'}")
+        return Brief(self._settings.seed, self._settings.budget, frozenset(QUANTITIES) - known.keys())
+
+    def _run_arm(self, name: str, brief: Brief, reference: Mapping[int, float], evaluator: Evaluator) -> None:
         settings = self._settings
-        proposer = PROPOSERS[settings.proposer if name == "search" else "random"](settings.seed, settings.budget)
         arm = Arm(
             name,
-            proposer,
+            PROPOSERS[CONTROLS.get(name, settings.proposer)](brief),
             settings.budget,
             self._train_seeds(),
             reference,
@@ -233,17 +246,26 @@ class Search:
             evaluator,
             self._watcher.on_judge,
         )
-        finalists = self._verified(self.arms["search"].finalists(self._settings.protocol.finalists), sandbox, evaluator)
+        reference = baselines[self._settings.baselines[0]]
+        bar = min(log_ratio(scores, reference) for scores in baselines.values())
+        best = self.arms["search"].finalists(self._settings.protocol.finalists, bar)
+        finalists = self._verified(best, sandbox, evaluator)
+        controls = {
+            name: replace(_subject(outcome), label=f"{text} {outcome.proposal.candidate_hash[:12]}")
+            for name, text in CONTROLS.items()
+            if name in self.arms
+            for outcome in self.arms[name].finalists(1)
+        }
         if not finalists:
             self._ledger.add_result("validation", {"winner": None, "finalists": [], "failed": []})
             return "nothing better"
-        frozen = judge.validate(finalists, self._best_baselines(baselines))
+        tuned = [controls[name] for name in ("tuned",) if name in controls]
+        frozen = judge.validate(finalists, [*self._best_baselines(baselines), *tuned], controls)
         if frozen is None:
             return "nothing better"
-        others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)]
-        if "control" in self.arms:
-            others += [_subject(outcome) for outcome in self.arms["control"].finalists(1)]
-        return judge.seal(frozen, [other for other in others if other.digest != frozen.digest])
+        others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)] + [*controls.values()]
+        distinct = {other.digest: other for other in others if other.digest not in (frozen.digest, frozen.comparator)}
+        return judge.seal(frozen, list(distinct.values()))
 
     def _shown_beside(self, comparator: str) -> list[str]:
         names = (self._settings.baselines[0], *self._settings.references)
@@ -260,7 +282,7 @@ class Search:
         for outcome in outcomes:
             subject = _subject(outcome)
             problem = next(iter(sandbox.check(subject)), "") or self._differs(outcome, evaluator)
-            self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem})
+            self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem}, once=True)
             if problem:
                 self._watcher.say(f"{subject.label} is out: {problem}")
             else:
@@ -301,8 +323,22 @@ def _subject(outcome: Outcome) -> Subject:
     return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
 
 
-PROPOSERS: Mapping[str, Callable[[int, int], Proposer]] = {
-    "evolve": lambda seed, budget: EvolveProposer(seed, budget_hint=max(10, budget * 6 // 10)),
-    "random": lambda seed, budget: RandomProposer(seed),
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a proposer is told at its start."""
+
+    seed: int
+    budget: int
+    """Simulations."""
+    offered: frozenset[str] = frozenset(QUANTITIES)
+    """Names of the quantities that tell something in the scenario."""
+
+
+PROPOSERS: Mapping[str, Callable[[Brief], Proposer]] = {
+    "evolve": lambda brief: EvolveProposer(brief.seed, brief.offered),
+    "random": lambda brief: RandomProposer(brief.seed, brief.offered),
+    "tuned-baseline": lambda brief: TunedBaselineProposer(brief.seed, brief.offered),
 }
-"""By name: from the seed and the budget in simulations."""
+"""By name."""
+CONTROLS: Mapping[str, str] = {"control": "random", "tuned": "tuned-baseline"}
+"""Arm by arm, who spends the same budget beside the search."""

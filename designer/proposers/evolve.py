@@ -1,18 +1,20 @@
 """The embedded proposer: a typed evolutionary search over policy programs, with no model and no network.
 
-It starts from what anybody would try first and from random samples, then changes and combines what did well.
-A program that decides like one already proposed is not proposed again. Constants are tuned by log-normal steps, more
-often the more of the budget is gone.
+It starts from what anybody would try first and from random samples. Once something is found it tunes its constants by
+line search, changes one part of it at a time, and combines the parts of unlike parents; the archive keeps the best of
+every structure, so that one good program does not crowd out the others. A program that decides like one already
+proposed is not proposed again, unless it is a step of a line search.
 
 Source: genetic programming with typed trees (Montana, "Strongly typed genetic programming", Evolutionary Computation
-3, 1995), parsimony pressure and tournament selection (Koza, 1992).
+3, 1995), parsimony pressure and tournament selection (Koza, 1992), an archive by structure (Mouret and Clune,
+"Illuminating search spaces by mapping elites", 2015).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from designer.proposers.behaviour import signature
@@ -20,20 +22,27 @@ from designer.proposers.emit import emit
 from designer.proposers.founders import FOUNDERS
 from designer.proposers.grammar import Program, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal
-from designer.proposers.sampling import random_program
+from designer.proposers.sampling import Sampler
 from designer.proposers.simplify import simplified
-from designer.proposers.variation import cross, mutate, tune
+from designer.proposers.tuning import shaken, skeleton, tuned
+from designer.proposers.variation import cross, mutate
+from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
 
 _PARSIMONY = 0.002
 """Log-ratio that one node of a program must be worth."""
-_SAMPLES_FIRST = 16
-"""Candidates of which half are random samples, as long as nothing good is found."""
+_SAMPLES_FIRST = 12
+"""Candidates that are random samples, more or less, as long as nothing good is found."""
 _SUBSTANTIAL = math.log(0.85)
 """Once a candidate is this much better than the reference, it pays more to improve it than to look elsewhere."""
-_TOURNAMENT = 3
-_ELITE = 8
+_TOURNAMENT = 2
+_ELITE = 6
+"""Structures, each with its best program, that may become parents."""
 _TRIES = 40
+_TUNING = 0.45
+_AFRESH = "starts afresh"
+_TUNED = 3
+"""The best so many structures have their constants tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +55,51 @@ class _Parent:
 
 
 class EvolveProposer:
-    """``budget_hint``: how many candidates a run is likely to propose; tuning grows towards its end."""
+    """``offered``: the quantities a program may read."""
 
     name = "evolve"
 
-    def __init__(self, seed: int, budget_hint: int = 60) -> None:
+    def __init__(self, seed: int, offered: Set[str] = frozenset(QUANTITIES)) -> None:
         self._seed = seed
-        self._budget_hint = budget_hint
+        self._offered = offered
         self._signatures: dict[str, str] = {}
         """By candidate hash; a cache, a function of the program alone."""
 
     def propose(self, history: History) -> Proposal:
-        rng = random.Random(f"evolve/{self._seed}/{len(history.outcomes)}")
+        sampler = Sampler(random.Random(f"evolve/{self._seed}/{len(history.outcomes)}"), self._offered)
         seen = self._seen(history)
         for name, program in FOUNDERS:
             if signature(program) not in seen:
                 return _proposal(program, f"starts from {name}", (), 1.0)
         parents = self._parents(history)
+        step = self._tune(parents, history, sampler)
+        if step is not None:
+            return step
         for _ in range(_TRIES):
-            proposal, program = self._vary(parents, history, rng)
+            proposal, program = self._vary(parents, history, sampler)
             if signature(program) not in seen:
                 return _with_program(proposal, simplified(program))
-        program = random_program(rng)
-        return _proposal(simplified(program), "starts afresh", (), None)
+        return _proposal(simplified(sampler.program()), _AFRESH, (), None)
+
+    def _tune(self, parents: Sequence[_Parent], history: History, sampler: Sampler) -> Proposal | None:
+        """Often, once something good is found: a step on a line through one of the best structures."""
+        rng = sampler.rng
+        good = [parent for parent in parents[:_TUNED] if parent.effect < _SUBSTANTIAL]
+        if not good or rng.random() >= _TUNING:
+            return None
+        known = [
+            (from_json(o.proposal.program), history.effect(o) if o.status == "scored" else None)
+            for o in history.outcomes
+            if o.proposal.program is not None and o.status != "failed"
+        ]
+        for parent in sorted(good, key=lambda parent: (rng.random() < 0.4, parent.effect)):
+            together = shaken(parent.program, rng) if rng.random() < 0.2 else None
+            program = together or tuned(parent.program, known, rng)
+            if program is not None and all(program != other for other, _ in known):
+                change = "moves all constants a little" if together else "tunes a constant"
+                proposal = _proposal(program, change, (parent,), _predicted(history, change, parent.effect))
+                return _with_program(proposal, program)
+        return None
 
     def _seen(self, history: History) -> set[str]:
         """Behaviours that need no simulation: of everything proposed, and of the reference."""
@@ -85,36 +116,36 @@ class EvolveProposer:
         return self._signatures[key]
 
     def _parents(self, history: History) -> list[_Parent]:
-        """The best so far, parsimony taken into account, best first; of those that scored alike the simplest."""
+        """The best program of every structure, parsimony taken into account, best first."""
         found = [_Parent(FOUNDERS[1][1], 0.0, "")]
         for outcome in history.outcomes:
             if outcome.status == "scored" and outcome.proposal.program is not None:
                 effect = history.effect(outcome)
                 found.append(_Parent(from_json(outcome.proposal.program), effect, outcome.proposal.candidate_hash))
         found.sort(key=lambda parent: parent.effect + _PARSIMONY * size(parent.program))
-        simplest: dict[float, _Parent] = {}
+        best: dict[Program, _Parent] = {}
         for parent in found:
-            simplest.setdefault(round(parent.effect, 9), parent)
-        return list(simplest.values())
+            best.setdefault(skeleton(parent.program), parent)
+        alike = {round(parent.effect, 9): parent for parent in reversed(best.values())}
+        return [parent for parent in best.values() if alike[round(parent.effect, 9)] is parent]
 
-    def _vary(self, parents: Sequence[_Parent], history: History, rng: random.Random) -> tuple[Proposal, Program]:
-        progress = min(1.0, len(history.outcomes) / self._budget_hint)
+    def _vary(self, parents: Sequence[_Parent], history: History, sampler: Sampler) -> tuple[Proposal, Program]:
+        rng = sampler.rng
         found = parents[0].effect < _SUBSTANTIAL
-        fresh = 0.1 if found else 0.5 if len(history.outcomes) < _SAMPLES_FIRST else 0.3
+        fresh = 0.12 if found else 0.8 if len(history.outcomes) < _SAMPLES_FIRST else 0.5
         draw = rng.random()
         if draw < fresh:
-            program = random_program(rng)
-            return _proposal(program, "starts afresh", (), _predicted(history, "starts afresh", 0.0)), program
+            program = sampler.program()
+            return _proposal(program, _AFRESH, (), _predicted(history, _AFRESH, 0.0)), program
         parent = _tournament(parents, rng)
         if draw < fresh + 0.25 and len(parents) > 1:
             other = _tournament([p for p in parents if p is not parent], rng)
-            program, change = cross(parent.program, other.program, rng)
+            program, change = cross(parent.program, other.program, sampler)
             return _proposal(program, change, (parent, other), _predicted(history, change, parent.effect)), program
         good = parent.effect < _SUBSTANTIAL
-        tuned = tune(parent.program, rng) if rng.random() < 0.5 * progress else None
-        program, change = tuned or mutate(parent.program, rng, refine=good)
-        if rng.random() < (0.1 if good else 0.25):
-            program, also = mutate(program, rng)
+        program, change = mutate(parent.program, sampler, refine=good)
+        if rng.random() < 0.2:
+            program, also = mutate(program, sampler, refine=good)
             change = f"{change} and {also}"
         return _proposal(program, change, (parent,), _predicted(history, change, parent.effect)), program
 

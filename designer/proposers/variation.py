@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from designer.proposers import sampling
 from designer.proposers.grammar import (
     MAX_LIMITS,
     MAX_RANKS,
@@ -26,7 +24,8 @@ from designer.proposers.grammar import (
     sites,
     with_slot,
 )
-from designer.proposers.vocabulary import CONSTANTS, quantities_of
+from designer.proposers.sampling import Sampler, rounded
+from designer.proposers.vocabulary import CONSTANTS
 
 Change = tuple[Program, str]
 """A program and what was done, as a clause: "adds a limit on …"."""
@@ -34,7 +33,7 @@ Change = tuple[Program, str]
 _ATTEMPTS = 40
 
 
-def mutate(program: Program, rng: random.Random, *, refine: bool = False) -> Change:
+def mutate(program: Program, sampler: Sampler, *, refine: bool = False) -> Change:
     """One change that alters the program and keeps every rule; a fresh sample if none is found in a few tries.
 
     Args:
@@ -46,32 +45,32 @@ def mutate(program: Program, rng: random.Random, *, refine: bool = False) -> Cha
         if program.limits or name not in _OF_THE_QUEUE
     }
     for _ in range(_ATTEMPTS):
-        name = rng.choices(list(weights), weights=list(weights.values()))[0]
-        changed = _valid(_OPERATORS[name](program, rng), program)
+        name = sampler.rng.choices(list(weights), weights=list(weights.values()))[0]
+        changed = _valid(_OPERATORS[name](program, sampler), program)
         if changed is not None:
             return changed, name
-    return sampling.random_program(rng), "starts afresh"
+    return sampler.program(), "starts afresh"
 
 
-def tune(program: Program, rng: random.Random) -> Change | None:
+def tune(program: Program, sampler: Sampler) -> Change | None:
     """One constant moved by a log-normal step (or a share of its range); None when there is no constant."""
     if not any(isinstance(site.expr, Const) for site in sites(program)):
         return None
-    changed = _valid(_tune(program, rng), program)
+    changed = _valid(_tune(program, sampler), program)
     return None if changed is None else (changed, "tunes a constant")
 
 
-def cross(first: Program, second: Program, rng: random.Random) -> Change:
+def cross(first: Program, second: Program, sampler: Sampler) -> Change:
     """Each part of the policy (limits, choice, order) from one parent or the other, and at least one from each."""
     for _ in range(_ATTEMPTS):
-        parts = {slot: rng.choice((first, second)) for slot in ("limits", "choice", "order")}
+        parts = {slot: sampler.rng.choice((first, second)) for slot in ("limits", "choice", "order")}
         child = replace(first, limits=parts["limits"].limits, choice=parts["choice"].choice, order=parts["order"].order)
         if child not in (first, second):
             checked = _valid(child, first)
             if checked is not None:
                 taken = [slot for slot, parent in parts.items() if parent is second]
                 return checked, f"takes the {' and '.join(_WORDS[slot] for slot in taken)} of another parent"
-    return mutate(first, rng)
+    return mutate(first, sampler)
 
 
 _WORDS: Mapping[str, str] = {"limits": "admission limits", "choice": "choice of worker", "order": "queue order"}
@@ -87,120 +86,121 @@ def _valid(child: Program | None, parent: Program) -> Program | None:
     return None if child == parent else child
 
 
-def _site(program: Program, rng: random.Random, wanted: Callable[[Site], bool] = lambda site: True) -> Site | None:
+def _site(program: Program, sampler: Sampler, wanted: Callable[[Site], bool] = lambda site: True) -> Site | None:
     found = [site for site in sites(program) if wanted(site)]
-    return rng.choice(found) if found else None
+    return sampler.rng.choice(found) if found else None
 
 
-def _tune(program: Program, rng: random.Random) -> Program | None:
-    site = _site(program, rng, lambda site: isinstance(site.expr, Const))
+def _tune(program: Program, sampler: Sampler) -> Program | None:
+    site = _site(program, sampler, lambda site: isinstance(site.expr, Const))
     if site is None or not isinstance(site.expr, Const):
         return None
     kind = CONSTANTS[site.expr.kind]
-    step = rng.gauss(0.0, 1.0)
+    step = sampler.rng.gauss(0.0, 1.0)
     if kind.logarithmic:
         value = site.expr.value * math.exp(0.6 * step)
     else:
         value = site.expr.value + 0.3 * step * (kind.high - kind.low)
-    return put(program, site.path, sampling.rounded(kind, value))
+    return put(program, site.path, rounded(kind, value))
 
 
-def _replace_part(program: Program, rng: random.Random) -> Program | None:
-    site = _site(program, rng)
+def _replace_part(program: Program, sampler: Sampler) -> Program | None:
+    site = _site(program, sampler)
     if site is None:
         return None
-    return put(program, site.path, sampling.random_expression(rng, site.unit, site.scopes, depth=1))
+    return put(program, site.path, sampler.expression(site.unit, site.scopes, depth=1))
 
 
-def _other_field(program: Program, rng: random.Random) -> Program | None:
-    site = _site(program, rng, lambda site: isinstance(site.expr, Field))
+def _other_field(program: Program, sampler: Sampler) -> Program | None:
+    site = _site(program, sampler, lambda site: isinstance(site.expr, Field))
     if site is None:
         return None
-    return put(program, site.path, Field(rng.choice(quantities_of(site.unit, site.scopes))))
+    other = sampler.field(site.unit, site.scopes)
+    return None if other is None else put(program, site.path, other)
 
 
-def _add_term(program: Program, rng: random.Random) -> Program | None:
-    site = _site(program, rng, lambda site: not isinstance(site.expr, Const))
+def _add_term(program: Program, sampler: Sampler) -> Program | None:
+    site = _site(program, sampler, lambda site: not isinstance(site.expr, Const))
     if site is None:
         return None
-    term = sampling.random_expression(rng, site.unit, site.scopes, depth=1)
+    term = sampler.expression(site.unit, site.scopes, depth=1)
     terms: tuple[Expr, ...] = site.expr.terms if isinstance(site.expr, Sum) else (site.expr,)
     return put(program, site.path, Sum((*terms, term)))
 
 
-def _drop_term(program: Program, rng: random.Random) -> Program | None:
-    site = _site(program, rng, lambda site: isinstance(site.expr, Sum))
+def _drop_term(program: Program, sampler: Sampler) -> Program | None:
+    site = _site(program, sampler, lambda site: isinstance(site.expr, Sum))
     if site is None or not isinstance(site.expr, Sum):
         return None
     terms = list(site.expr.terms)
-    del terms[rng.randrange(len(terms))]
+    del terms[sampler.rng.randrange(len(terms))]
     return put(program, site.path, Sum(tuple(terms)) if len(terms) > 1 else terms[0])
 
 
-def _weigh(program: Program, rng: random.Random) -> Program | None:
+def _weigh(program: Program, sampler: Sampler) -> Program | None:
     """A weight on a quantity, or off it."""
-    site = _site(program, rng, lambda site: isinstance(site.expr, Field | Times))
+    site = _site(program, sampler, lambda site: isinstance(site.expr, Field | Times))
     if site is None:
         return None
     if isinstance(site.expr, Times):
         return put(program, site.path, site.expr.of)
-    return put(program, site.path, Times(sampling.random_constant(rng, "weight"), site.expr))
+    return put(program, site.path, Times(sampler.constant("weight"), site.expr))
 
 
-def _add_limit(program: Program, rng: random.Random) -> Program | None:
+def _add_limit(program: Program, sampler: Sampler) -> Program | None:
     if len(program.limits) >= MAX_LIMITS:
         return None
-    return replace(program, limits=(*program.limits, sampling.random_limit(rng)))
+    return replace(program, limits=(*program.limits, sampler.limit()))
 
 
-def _new_limit(program: Program, rng: random.Random) -> Program | None:
-    return replace(program, limits=(sampling.random_limit(rng),))
+def _new_limit(program: Program, sampler: Sampler) -> Program | None:
+    return replace(program, limits=(sampler.limit(),))
 
 
-def _drop_limit(program: Program, rng: random.Random) -> Program | None:
+def _drop_limit(program: Program, sampler: Sampler) -> Program | None:
     if not program.limits:
         return None
-    gone = rng.randrange(len(program.limits))
+    gone = sampler.rng.randrange(len(program.limits))
     return replace(program, limits=tuple(limit for n, limit in enumerate(program.limits) if n != gone))
 
 
-def _new_order(program: Program, rng: random.Random) -> Program | None:
-    return replace(program, order=(sampling.random_order_rank(rng),))
+def _new_order(program: Program, sampler: Sampler) -> Program | None:
+    return replace(program, order=(sampler.order_rank(),))
 
 
-def _new_choice(program: Program, rng: random.Random) -> Program | None:
-    return replace(program, choice=(sampling.random_choice_rank(rng),))
+def _new_choice(program: Program, sampler: Sampler) -> Program | None:
+    return replace(program, choice=(sampler.choice_rank(),))
 
 
-def _add_choice(program: Program, rng: random.Random) -> Program | None:
+def _add_choice(program: Program, sampler: Sampler) -> Program | None:
     if len(program.choice) >= MAX_RANKS:
         return None
-    return replace(program, choice=(*program.choice, sampling.random_choice_rank(rng)))
+    return replace(program, choice=(*program.choice, sampler.choice_rank()))
 
 
-def _drop_rank(program: Program, rng: random.Random) -> Program | None:
-    slot = rng.choice(("choice", "order"))
+def _drop_rank(program: Program, sampler: Sampler) -> Program | None:
+    slot = sampler.rng.choice(("choice", "order"))
     ranks = getattr(program, slot)
     if len(ranks) < 2:
         return None
     return with_slot(program, slot, ranks[:-1])
 
 
-def _turn_round(program: Program, rng: random.Random) -> Program | None:
-    slot = rng.choice(("choice", "order"))
+def _turn_round(program: Program, sampler: Sampler) -> Program | None:
+    slot = sampler.rng.choice(("choice", "order"))
     ranks = list(getattr(program, slot))
     if not ranks:
         return None
-    n = rng.randrange(len(ranks))
+    n = sampler.rng.randrange(len(ranks))
     ranks[n] = Rank(ranks[n].by, not ranks[n].largest_first)
     return with_slot(program, slot, tuple(ranks))
 
 
-def _other_ties(program: Program, rng: random.Random) -> Program | None:
+def _other_ties(program: Program, sampler: Sampler) -> Program | None:
     return replace(program, ties="random" if program.ties == "turn" else "turn")
 
 
-_OPERATORS: Mapping[str, Callable[[Program, random.Random], Program | None]] = {
+_OPERATORS: Mapping[str, Callable[[Program, Sampler], Program | None]] = {
     "tunes a constant": _tune,
     "replaces a part": _replace_part,
     "reads another quantity": _other_field,

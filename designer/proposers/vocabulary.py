@@ -216,6 +216,22 @@ _QUANTITIES = (
         lambda request, candidate, pool: pool.num_queued_prompt_tokens,
     ),
     Quantity(
+        "pool.mean_output_tokens",
+        "tokens_per_request",
+        "pool",
+        "the mean output of recent requests",
+        "pool.mean_output_tokens",
+        lambda request, candidate, pool: pool.mean_output_tokens,
+    ),
+    Quantity(
+        "pool.mean_prompt_tokens",
+        "tokens_per_request",
+        "pool",
+        "the mean prompt of recent requests",
+        "pool.mean_prompt_tokens",
+        lambda request, candidate, pool: pool.mean_prompt_tokens,
+    ),
+    Quantity(
         "pool.seconds_waited",
         "seconds",
         "pool",
@@ -239,13 +255,3 @@ _CONSTANTS = (
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}
 CONSTANTS: Mapping[str, ConstantKind] = {kind.name: kind for kind in _CONSTANTS}
-
-
-def loads_of(unit: Unit) -> tuple[str, ...]:
-    """Names of the loads of a worker in this unit, in a fixed order."""
-    return tuple(q.name for q in _QUANTITIES if q.unit == unit and q.is_load)
-
-
-def quantities_of(unit: Unit, scopes: tuple[Scope, ...]) -> tuple[str, ...]:
-    """Names of what may be read of this unit and these scopes, in a fixed order."""
-    return tuple(q.name for q in _QUANTITIES if q.unit == unit and q.scope in scopes)

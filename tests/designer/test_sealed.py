@@ -111,6 +111,23 @@ def test_a_winner_that_fails_on_a_sealed_seed_is_not_better(judged) -> None:  # 
     assert ledger.result("sealed 1")["error"] == "crashed"
 
 
+def test_controls_are_scored_and_reported_even_when_nothing_is_better(judged) -> None:  # type: ignore[no-untyped-def]
+    judge, _, ledger = judged({"same": 1.0, "drawn": 0.9, "broken": -1.0})
+    controls = {"control": candidate("drawn"), "tuned": candidate("broken")}
+    assert judge.validate([candidate("same")], [BASE], controls) is None
+    shown = ledger.result("validation")["controls"]
+    assert 0.8 < shown["control"]["ratio"] < 1.0
+    assert shown["tuned"]["failure"] == "crashed"
+
+
+def test_validation_asks_a_one_sided_question(judged) -> None:  # type: ignore[no-untyped-def]
+    """Five seeds that agree are enough for one finalist: 1/32."""
+    few = Protocol(train_seeds=2, validation_seeds=5, finalists=1, sealed_seeds=16)
+    assert few.problem() == ""
+    judge, _, _ = judged({"good": 0.5}, protocol=few)
+    assert judge.validate([candidate("good")], [BASE]) is not None
+
+
 def test_a_finalist_that_fails_is_left_out(judged) -> None:  # type: ignore[no-untyped-def]
     judge, _, ledger = judged({"broken": -1.0, "good": 0.6})
     frozen = judge.validate([candidate("broken"), candidate("good")], [BASE])
@@ -122,7 +139,7 @@ def test_a_finalist_that_fails_is_left_out(judged) -> None:  # type: ignore[no-u
     ("protocol", "fix"),
     [
         (Protocol(sealed_seeds=8), "sealed seeds can never show p < 0.005; take 9"),
-        (Protocol(validation_seeds=4), "take 8, or fewer finalists"),
+        (Protocol(validation_seeds=4), "take 7, or fewer finalists"),
         (Protocol(finalists=0), "at least 1"),
         (Protocol(margin=1.5), "between 0 and 1"),
     ],

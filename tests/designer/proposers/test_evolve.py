@@ -6,7 +6,7 @@ from designer.proposers.evolve import EvolveProposer
 from designer.proposers.grammar import Program, check, from_json, size
 from designer.proposers.protocol import History, Outcome, Proposal, Proposer
 from designer.proposers.random import RandomProposer
-from designer.proposers.sampling import random_program
+from designer.proposers.sampling import Sampler, random_program
 from designer.proposers.variation import cross, mutate, tune
 
 REFERENCE = {seed: 50.0 + seed for seed in range(4)}
@@ -43,8 +43,11 @@ def test_a_fresh_proposer_continues_a_history_as_the_old_one_would() -> None:
 
 def test_evolve_proposes_no_behaviour_twice_nor_the_reference() -> None:
     history = _run(EvolveProposer(2), 40)
-    behaviours = [signature(from_json(o.proposal.program or {})) for o in history.outcomes]
-    assert len(set(behaviours)) == len(behaviours)
+    stepped = ("tunes a constant", "moves all constants a little")
+    invented = [o.proposal for o in history.outcomes if o.proposal.change not in stepped]
+    behaviours = [signature(from_json(proposal.program or {})) for proposal in invented]
+    assert len(set(behaviours)) == len(behaviours) > 15
+    assert len({o.proposal.source for o in history.outcomes}) == 40
     assert signature(Program()) not in behaviours[:4]
 
 
@@ -72,16 +75,16 @@ def test_variation_keeps_every_rule_of_the_grammar() -> None:
     rng = random.Random(8)
     for _ in range(300):
         first, second = random_program(rng), random_program(rng)
-        for child, change in (mutate(first, rng), cross(first, second, rng)):
+        for child, change in (mutate(first, Sampler(rng)), cross(first, second, Sampler(rng))):
             assert check(child) != first
             assert change
             assert size(child) <= 26
-        tuned = tune(first, rng)
+        tuned = tune(first, Sampler(rng))
         assert (tuned is None) or tuned[1] == "tunes a constant"
 
 
 def test_tuning_needs_a_constant() -> None:
-    assert tune(Program(), random.Random(0)) is None
+    assert tune(Program(), Sampler(random.Random(0))) is None
 
 
 def _outcome(program: Program, scores: dict[int, float]) -> Outcome:
