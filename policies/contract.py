@@ -161,6 +161,22 @@ class RoutingPolicy(Protocol):
         ...
 
 
+class HoldingPolicy(RoutingPolicy, Protocol):
+    """A routing policy that can say cheaply that what it holds stays held; having ``may_go`` makes it one.
+
+    It promises that a request it held goes nowhere for as long as the same workers take requests, but to one that has
+    since given something back: a first token was seen from it, a dispatch to it ended, or its metrics were scraped.
+    Time, other workers and the queue must not matter. ``route`` is then asked again only when ``may_go`` is True.
+    """
+
+    def may_go(self, request: Request, worker: Worker) -> bool:
+        """Whether ``route`` might send the held ``request`` somewhere, judged by this worker that gave something back.
+
+        True costs a call of ``route`` and no more; a wrong False holds a request that could go.
+        """
+        ...
+
+
 class SchedulingPolicy(Protocol):
     def admit(self, request: Request, pool: Pool) -> bool:
         """False sheds the request with 429 and Retry-After. Asked once, on arrival."""

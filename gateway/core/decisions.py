@@ -30,28 +30,20 @@ class Decisions:
         """Of the output tokens, what was read for this event and had changed."""
         self._output_tokens = output_tokens
         self._changed = changed
-        self._num_events = 0
-        self._now = 0.0
-        self._out: list[Command] = []
-
-    def begin(self, now: float, out: list[Command]) -> None:
-        """Another event; its commands go to ``out``."""
-        self._num_events += 1
-        self._now = now
-        self._out = out
-        if self.counts_read:
-            self.counts_read = {}
-        if self.calls.verdicts:
-            self.calls.verdicts = []
+        # Of the current event; the dispatcher sets them when one begins.
+        self.num_events = 0
+        self.now = 0.0
+        self.out: list[Command] = []
+        """Where commands go."""
 
     # --- requests ---
 
     def admitted(self, pool: PoolState, request: RequestState) -> bool:
         if not pool.schedules:
             return True
-        if pool.refreshed_at != self._num_events:
+        if pool.refreshed_at != self.num_events:
             self._refresh(pool)
-        pool.show_queue(self._now)
+        pool.show_queue(self.now)
         guard = pool.guard
         admitted = guard.admit(request.request, pool.pool)
         if guard.tripped is not None:
@@ -73,22 +65,47 @@ class Decisions:
             candidates: not empty; those that failed it are left out here while another remains.
             in_hand: 1 for an arrival, which is not in the queue and yet counts as held.
         """
+        among = candidates
         if request.tried:
             candidates = candidates.without(request.tried)
         if not pool.routes:
             return fewest_in_flight(candidates)
-        if pool.refreshed_at != self._num_events:
+        if pool.refreshed_at != self.num_events:
             self._refresh(pool)
-        pool.show_queue(self._now, in_hand, in_hand * request.prompt_tokens)
+        pool.show_queue(self.now, in_hand, in_hand * request.prompt_tokens)
         if pool.needs.cached:
             pool.show_cached(candidates, request)
         guard = pool.guard
         chosen = guard.route(request.request, candidates, pool.pool)
+        if chosen is None:
+            if candidates.all_smaller_than(request.prompt_tokens):
+                chosen = emptiest(candidates)
+            elif pool.holding is not None:
+                pool.hold_head(request, among)
         if guard.tripped is not None:
             self._retire_failing(pool)
-        if chosen is None and candidates.all_smaller_than(request.prompt_tokens):
-            return emptiest(candidates)
         return chosen
+
+    def may_go(self, pool: PoolState, request: RequestState, candidates: CandidateSet) -> bool:
+        """Whether the policy, which has held the request, is to be asked again."""
+        policy = pool.holding
+        if policy is None or pool.held is not request or pool.held_among is not candidates:
+            return True
+        for state in pool.freed_since(self.now):
+            if pool.needs.output:
+                pool.read_output(state, self._output_tokens, self.counts_read)
+                state.publish_tokens()
+            if pool.needs.age:
+                state.publish_age(self.now)
+            if pool.needs.latency:
+                state.publish_latency()
+            may_go = pool.guard.may_go(policy, request.request, state.worker)
+            if pool.guard.tripped is not None:
+                self._retire_failing(pool)
+                return True
+            if may_go:
+                return True
+        return False
 
     def dispatched(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:
         if pool.observes:
@@ -111,7 +128,7 @@ class Decisions:
         """Put the last good set back while the one in place has tripped its guard."""
         while (reason := pool.guard.tripped) is not None:
             restored = pool.history.pop() if pool.history else Replaced(PolicySet.builtin(), ())
-            self._out.append(
+            self.out.append(
                 PolicySetRetired(pool.config.name, pool.policy_set.generation, restored.policy_set.generation, reason)
             )
             self._install(pool, restored)
@@ -122,7 +139,7 @@ class Decisions:
         pool.replace(entry.policy_set)
         if entry.policy_set.observers:
             for request_id, worker_id in entry.in_flight:
-                pool.guard.observe(Finished(self._now, request_id, worker_id, "cancelled", 0))
+                pool.guard.observe(Finished(self.now, request_id, worker_id, "cancelled", 0))
             for request in pool.in_flight.values():
                 if request.worker is not None:
                     self._show(pool, request, request.worker)
@@ -131,7 +148,7 @@ class Decisions:
     def _show(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:
         pool.guard.observe(
             Dispatched(
-                self._now,
+                self.now,
                 request.request_id,
                 state.worker_id,
                 request.tenant_name,
@@ -144,14 +161,14 @@ class Decisions:
 
     def scale(self, pool: PoolState) -> None:
         """Ask for the replicas wanted, within bounds and delays."""
-        if pool.refreshed_at != self._num_events:
+        if pool.refreshed_at != self.num_events:
             self._refresh(pool)
-        pool.show_queue(self._now)
+        pool.show_queue(self.now)
         pool.show_variants()
         wishes = pool.guard.desired_replicas(pool.pool, tuple(pool.pool.variants))
         self._retire_failing(pool)
-        for variant, target in pool.scaling.decide(self._now, pool.num_present(), wishes):
-            self._out.append(SetReplicas(pool.config.name, variant, target))
+        for variant, target in pool.scaling.decide(self.now, pool.num_present(), wishes):
+            self.out.append(SetReplicas(pool.config.name, variant, target))
         pool.show_variants()
 
     def read_output(self, pool: PoolState, state: WorkerState) -> None:
@@ -159,7 +176,7 @@ class Decisions:
 
     def _refresh(self, pool: PoolState) -> None:
         """Needed once an event: what happens within it is published as it happens."""
-        pool.refreshed_at = self._num_events
-        pool.pool.now = self._now
+        pool.refreshed_at = self.num_events
+        pool.pool.now = self.now
         if pool.needs.anything:
-            pool.refresh(self._now, self._output_tokens, self.counts_read)
+            pool.refresh(self.now, self._output_tokens, self.counts_read)

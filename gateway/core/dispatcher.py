@@ -147,9 +147,16 @@ class Dispatcher:
         self.num_events += 1
         out: list[Command] = []
         self._out = out
-        self._decisions.begin(now, out)
+        decisions = self._decisions
+        decisions.num_events = self.num_events
+        decisions.now = now
+        decisions.out = out
+        if decisions.counts_read:
+            decisions.counts_read = {}
+        if decisions.calls.verdicts:
+            decisions.calls.verdicts = []
         for pool in self._all_pools:
-            if pool.is_due:
+            if pool.queue.num_requests or pool.rest_until is not None:
                 self._pass_time(pool, now)
         handler(event, now)
         if self._to_offer:
@@ -275,6 +282,8 @@ class Dispatcher:
         request.step("first_token")
         request.first_token_time = now
         state.first_token(request)
+        if pool.holding is not None:
+            pool.freed[state.worker_id] = state
         if state.on_trial:
             pool.worker_began(state)
         if state.room is not None:
@@ -284,7 +293,7 @@ class Dispatcher:
         pool.estimates.latency.ttft.add(ttft)
         if pool.observes:
             self._decisions.observe(pool, FirstToken(now, request.request_id, state.worker_id))
-        if pool.is_due:
+        if pool.queue.num_requests or pool.rest_until is not None:
             self._to_offer.append(pool)
 
     def _ended(self, event: RequestEnded, now: float) -> None:
@@ -300,7 +309,7 @@ class Dispatcher:
             self._finish(request)
         else:
             self._failed(event, request, state, now)
-        if pool.is_due:
+        if pool.queue.num_requests or pool.rest_until is not None:
             self._to_offer.append(pool)
 
     def _failed(self, event: RequestEnded, request: RequestState, state: WorkerState, now: float) -> None:
@@ -327,6 +336,8 @@ class Dispatcher:
         pool = request.pool
         del pool.in_flight[request.request_id]
         state.released(request, now, num_output_tokens)
+        if pool.holding is not None:
+            pool.freed[state.worker_id] = state
         used = weighted_tokens(request.prompt_tokens, num_output_tokens) if ending != "failed" else 0.0
         request.tenant.charge(used - request.charged)
         if pool.observes:
@@ -381,6 +392,8 @@ class Dispatcher:
             if not candidates.states:
                 queue.strand(request)
                 continue
+            if pool.held is request and not self._decisions.may_go(pool, request, candidates):
+                return
             chosen = self._decisions.route(pool, request, candidates)
             if chosen is None:
                 return
@@ -399,7 +412,7 @@ class Dispatcher:
                 self._offer(pool, now)
             if not self._to_offer:
                 for each in self._all_pools:
-                    if each.is_due:
+                    if each.queue.num_requests or each.rest_until is not None:
                         self._pass_time(each, now)
 
     def _pass_time(self, pool: PoolState, now: float) -> None:
@@ -458,7 +471,10 @@ class Dispatcher:
         if found := self._worker(event.worker_id, event):
             pool, state = found
             self._decisions.read_output(pool, state)
+            sizes = state.sizes
             state.scraped(event.values, event.taken_at)
+            if pool.holding is not None and (pool.needs.scraped or state.sizes != sizes):
+                pool.freed[state.worker_id] = state
             self._to_offer.append(pool)
 
     def _remove(self, worker_id: str) -> None:

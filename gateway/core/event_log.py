@@ -73,7 +73,8 @@ def encode(
     verdicts: Sequence[tuple[int, FailureReason]],
 ) -> Record:
     """One event with what it led to. The numbers and texts are the event's own, not copies."""
-    record: Record = [number, type(event).__name__, _encode_event(event), [_encode_plain(c) for c in commands]]
+    name, values = _KINDS[type(event)]
+    record: Record = [number, name, values(event), [_encode_command(c) for c in commands] if commands else []]
     if counts_read or verdicts:
         record += (dict(counts_read), list(verdicts))
     return record
@@ -92,17 +93,26 @@ class Recorder:
         self._every = checkpoint_every
         self._recorded = dispatcher.num_events
 
-    def records(self, event: Event, commands: Sequence[Command]) -> list[Record]:
-        """One, or two with a checkpoint; none for an event the dispatcher refused."""
+    def record(self, event: Event, commands: Sequence[Command]) -> Record | None:
+        """None for an event that the dispatcher refused."""
         dispatcher = self._dispatcher
         number = dispatcher.num_events
         if number == self._recorded:
-            return []
+            return None
         self._recorded = number
-        records = [encode(number, event, commands, dispatcher.counts_read, dispatcher.verdicts)]
-        if not number % self._every:
-            records.append(encode_checkpoint(dispatcher))
-        return records
+        return encode(number, event, commands, dispatcher.counts_read, dispatcher.verdicts)
+
+    def checkpoint(self) -> Record | None:
+        """To be kept behind the latest record, when it is time for one."""
+        return None if self._recorded % self._every else encode_checkpoint(self._dispatcher)
+
+    def records(self, event: Event, commands: Sequence[Command]) -> list[Record]:
+        """One, or two with a checkpoint; none for an event the dispatcher refused."""
+        record = self.record(event, commands)
+        if record is None:
+            return []
+        checkpoint = self.checkpoint()
+        return [record] if checkpoint is None else [record, checkpoint]
 
 
 def encode_checkpoint(dispatcher: Dispatcher) -> Record:
@@ -114,18 +124,36 @@ def encode_gap(last: int, count: int) -> Record:
     return [last, "gap", count]
 
 
-def _encode_event(event: Event) -> Sequence[Any]:
-    if isinstance(event, PolicySetReplaced):
-        return (event.time, event.pool, _encode_set(event.policy_set))
-    values = _encode_plain(event)[1:]
-    if isinstance(event, WorkerJoined | MetricsScraped):
-        return [_METRICS(value) if isinstance(value, WorkerMetrics) else value for value in values]
-    return values
+def _encode_command(command: Command) -> Sequence[Any]:
+    name, values = _KINDS[type(command)]
+    return (name, *values(command))
 
 
-def _encode_plain(item: Event | Command) -> Sequence[Any]:
-    values = _FIELDS[type(item)](item)
-    return (type(item).__name__, *values) if isinstance(values, tuple) else (type(item).__name__, values)
+def _encode_joined(event: WorkerJoined) -> Sequence[Any]:
+    *values, metrics, replica = _FIELDS[WorkerJoined](event)
+    return (*values, metrics and _METRICS(metrics), replica)
+
+
+def _encode_scraped(event: MetricsScraped) -> Sequence[Any]:
+    return (event.time, event.worker_id, _METRICS(event.values), event.taken_at)
+
+
+def _encode_replaced(event: PolicySetReplaced) -> Sequence[Any]:
+    return (event.time, event.pool, _encode_set(event.policy_set))
+
+
+def _getter(kind: type) -> Callable[[Any], Sequence[Any]]:
+    get = _FIELDS[kind]
+    return get if len(fields(kind)) > 1 else lambda item: (get(item),)
+
+
+_KINDS: Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]] = {
+    **{kind: (kind.__name__, _getter(kind)) for kind in _FIELDS},
+    WorkerJoined: ("WorkerJoined", _encode_joined),
+    MetricsScraped: ("MetricsScraped", _encode_scraped),
+    PolicySetReplaced: ("PolicySetReplaced", _encode_replaced),
+}
+"""By type: its name in a record, and how its fields are told."""
 
 
 def _encode_pool(config: PoolConfig) -> dict[str, Any]:
@@ -282,7 +310,7 @@ def _require_next(expected: int, record: Sequence[Any]) -> None:
 
 
 def _compare_commands(entry: Entry, commands: Sequence[Command]) -> None:
-    made = [list(_encode_plain(command)) for command in commands]
+    made = [list(_encode_command(command)) for command in commands]
     if [_comparable(command) for command in made] != [_comparable(command) for command in entry.commands]:
         raise DivergenceError(
             f"event {entry.number}, {type(entry.event).__name__} at {entry.event.time}: "

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.core.policy_set import PolicySet
 from gateway.core.worker_state import CandidateSet, WorkerState, fewest_in_flight
-from policies.contract import Dispatched, Finished, FirstToken, Pool, Request, Slot
+from policies.contract import Dispatched, Finished, FirstToken, HoldingPolicy, Pool, Request, Slot, Worker
 
 FailureReason = Literal["exception", "wrong_answer", "overrun", "interrupted"]
 SortKey = tuple[Any, ...]
@@ -104,6 +104,15 @@ class Guard:
         if answer is not _FAILED:
             self._fail("routing", "wrong_answer", f"route answered {_shown(answer)}, none of its candidates")
         return fewest_in_flight(candidates)
+
+    def may_go(self, policy: HoldingPolicy, request: Request, worker: Worker) -> bool:
+        """Whether to ask ``route`` again for what it held; True when there is no telling."""
+        answer = self._call("routing", policy.may_go, request, worker)
+        if answer is True or answer is False:
+            return bool(answer)
+        if answer is not _FAILED:
+            self._fail("routing", "wrong_answer", f"may_go answered {_shown(answer)}, no bool")
+        return True
 
     def admit(self, request: Request, pool: Pool) -> bool:
         policy = self.policy_set.scheduling

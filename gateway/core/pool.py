@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
+from typing import Any
 
 from gateway.core.estimates import Estimates
 from gateway.core.events import OutputTokens, RequestEnded
@@ -18,7 +19,7 @@ from gateway.core.request_state import RequestState
 from gateway.core.retry_budget import RetryBudget
 from gateway.core.scaling import Scaling, ScalingConfig
 from gateway.core.worker_state import CandidateSet, Rest, WorkerState
-from policies.contract import Pool, Variant
+from policies.contract import HoldingPolicy, Pool, Variant
 
 _MAX_CANDIDATE_SETS = 256
 _MAX_HISTORY = 8
@@ -87,7 +88,19 @@ class PoolConfig:
 class Needs:
     """What must be brought up to date before a policy is called, from the names its set reads."""
 
-    __slots__ = ("age", "anything", "cached", "estimates", "latency", "oldest", "output", "prefill", "queue", "rate")
+    __slots__ = (
+        "age",
+        "anything",
+        "cached",
+        "estimates",
+        "latency",
+        "oldest",
+        "output",
+        "prefill",
+        "queue",
+        "rate",
+        "scraped",
+    )
 
     def __init__(self, policy_set: PolicySet) -> None:
         reads = policy_set.reads
@@ -101,6 +114,7 @@ class Needs:
         self.age = needs("metrics_age")
         self.latency = needs("ttft_ewma", "tpot_ewma")
         self.cached = needs("num_cached_tokens")
+        self.scraped = needs("kv_cache_usage", "num_requests_running", "num_requests_waiting", "metrics_age")
         self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
         self.oldest = needs("oldest_queued_arrival")
         self.queue = self.oldest or needs("num_queued_requests", "num_queued_prompt_tokens")
@@ -139,6 +153,8 @@ class PoolState:
         self.pool = Pool(config.name)
         self._candidates: dict[str, CandidateSet] = {}
         self._cached_shown = False
+        self.expects_first_tokens = False
+        """Some answer was not streamed: prefills end by the clock, too."""
         self.rest_until: float | None = None
         """When the next rest of a worker is over; None when none rests."""
         self.refreshed_at = -1
@@ -155,11 +171,15 @@ class PoolState:
         self.routes = policy_set.routing is not None
         self.schedules = policy_set.scheduling is not None
         self.observes = bool(policy_set.observers)
-
-    @property
-    def is_due(self) -> bool:
-        """Something is held or rests: time that passes, or a sign of room, may change what becomes of it."""
-        return self.queue.num_requests > 0 or self.rest_until is not None
+        routing: Any = policy_set.routing
+        self.holding: HoldingPolicy | None = routing if hasattr(type(routing), "may_go") else None
+        """The routing policy, when it can say that what it holds stays held."""
+        self.held: RequestState | None = None
+        """The request that it held last ..."""
+        self.held_among: CandidateSet | None = None
+        """... these being its candidates ..."""
+        self.freed: dict[str, WorkerState] = {}
+        """... and the workers that have given something back since."""
 
     # --- workers ---
 
@@ -194,10 +214,31 @@ class PoolState:
         """False when the pool takes any model but all of its workers say which they serve, and this is none."""
         return bool(self.config.models) or not self.workers or any(s.serves(model) for s in self.workers.values())
 
+    # --- what the policy holds ---
+
+    def hold_head(self, request: RequestState, candidates: CandidateSet) -> None:
+        """The policy holds it: as long as nothing is given back, it need not be asked again."""
+        self.held, self.held_among = request, candidates
+        self.freed.clear()
+
+    def freed_since(self, now: float) -> list[WorkerState]:
+        """Of the candidates of the request held last, those that have given something back, as they are now."""
+        among, states = self.held_among, list[WorkerState]()
+        if among is not None and self.needs.prefill and self.expects_first_tokens:
+            for state in among.states:
+                if state.unstreamed and state.unstreamed[0][0] <= now:
+                    state.pass_time(now)
+                    self.freed[state.worker_id] = state
+        if among is not None and self.freed:
+            states = [state for state in self.freed.values() if among.shown_as(state.candidate) is state]
+            self.freed.clear()
+        return states
+
     # --- what is learned of requests ---
 
     def expect_first_token(self, request: RequestState, state: WorkerState, now: float) -> None:
         """It will not be seen: take it as made after the usual time, once that is known."""
+        self.expects_first_tokens = True
         learned = state.latency.ttft if state.latency.ttft.count else self.estimates.latency.ttft
         if learned.count:
             state.pass_time(now)

@@ -122,8 +122,8 @@ class HeldQueue:
             self._unlist()
         self._num_stamps += 1
         request.stamp = self._num_stamps
-        self._by_arrival.push(request.seq, request=request)
-        self._by_limit.push(request.limit, request=request)
+        self._by_arrival.push(request.seq, request)
+        self._by_limit.push(request.limit, request)
 
     def _unlist(self) -> None:
         self._by_arrival.discarded()
@@ -140,7 +140,7 @@ class HeldQueue:
         if heap is None:
             heap = band.by_tenant[request.tenant_name] = LazyHeap()
             band.tenants.add(request.tenant)
-        heap.push(request.key, request.seq, request=request)
+        heap.push((request.key, request.seq), request)
 
     def _take_out(self, request: RequestState) -> None:
         band = self._bands[request.priority]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import fields
+from operator import attrgetter
 from typing import Literal
 
 from gateway.core.estimates import Latency
@@ -19,6 +20,7 @@ from policies.contract import Candidate, Worker
 _MAX_CHANGES = 512
 """Dispatches and ends that are remembered to be set against a scrape taken before them."""
 _METRIC_NAMES = tuple(field.name for field in fields(WorkerMetrics))
+_METRICS = attrgetter(*_METRIC_NAMES)
 
 
 Rest = Literal["back_pressure", "failures"]
@@ -118,6 +120,11 @@ class WorkerState:
         output = self.output_seen - self.output_base
         return self.prompt_tokens + output if output > 0 else self.prompt_tokens
 
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """What does not change while a worker runs, but may be learned late."""
+        return (self.kv_capacity_tokens, self.metrics.block_size, self.metrics.max_num_seqs)
+
     def serves(self, model: str) -> bool:
         return not model or not self.models or model in self.models
 
@@ -207,8 +214,8 @@ class WorkerState:
     def learn(self, values: WorkerMetrics) -> None:
         """Keep what is said; what is left out stays as it was."""
         known = self.metrics
-        for name in _METRIC_NAMES:
-            if (value := getattr(values, name)) is not None:
+        for name, value in zip(_METRIC_NAMES, _METRICS(values), strict=True):
+            if value is not None:
                 setattr(known, name, value)
         self.kv_capacity_tokens = known.kv_capacity_tokens or 0
 

@@ -38,6 +38,9 @@ class Expert:
             [candidate for candidate in open_ones if candidate.worker.num_inflight_requests == fewest]
         )
 
+    def may_go(self, request: Request, worker: Worker) -> bool:
+        return self._is_open(worker)
+
     def _is_open(self, worker: Worker) -> bool:
         committed = worker.num_inflight_tokens + worker.num_inflight_requests * worker.block_size / 2
         return worker.kv_capacity_tokens == 0 or committed <= self._limit * worker.kv_capacity_tokens

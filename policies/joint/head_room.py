@@ -53,6 +53,10 @@ class HeadRoom:
         self._turn = start + (chosen is not None)
         return chosen
 
+    def may_go(self, request: Request, worker: Worker) -> bool:
+        """Tokens that a worker makes only take room; what it gives back may be enough."""
+        return self._spare(worker) - self._committed(worker) - self._need(request, worker) >= 0
+
     def _admissible(self, request: Request, candidates: Sequence[Candidate]) -> Candidate | None:
         """The one with least committed, then with fewest in flight, of those with room."""
         best, least, fewest = None, math.inf, math.inf

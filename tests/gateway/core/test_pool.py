@@ -95,7 +95,7 @@ def test_a_set_that_does_not_say_what_it_reads_is_given_everything():
     needs = Needs(PolicySet(1))
     assert all(getattr(needs, name) for name in Needs.__slots__)
     needs = Needs(PolicySet(1, reads=frozenset({"kv_cache_usage"})))
-    assert [name for name in Needs.__slots__ if getattr(needs, name)] == ["anything", "estimates", "output"]
+    assert [name for name in Needs.__slots__ if getattr(needs, name)] == ["anything", "estimates", "output", "scraped"]
 
 
 def test_the_sets_to_go_back_to_are_bounded_and_the_built_in_stays():

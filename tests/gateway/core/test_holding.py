@@ -1,0 +1,148 @@
+"""A routing policy that says what stays held: asked less, and deciding the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from designer.simulator.policies import make_policy_set
+from designer.simulator.world import simulate
+from gateway.core.commands import Dispatch
+from gateway.core.events import (
+    FirstTokenSeen,
+    MetricsScraped,
+    PolicySetReplaced,
+    Ticked,
+    WorkerHealthChanged,
+    WorkerMetrics,
+)
+from gateway.core.policy_set import PolicySet
+from tests.support.contended_scenario import contended_scenario
+from tests.support.core_policies import arrived, completed, dispatcher, joined, play, sized
+
+
+class OneEach:
+    """A request to each worker at a time; counts how often it is asked."""
+
+    def __init__(self, answer: Any = None) -> None:
+        self.num_routes = 0
+        self.asked_of: list[str] = []
+        self._answer = answer
+
+    def route(self, request, candidates, pool):
+        self.num_routes += 1
+        return next((c for c in candidates if not c.worker.num_inflight_requests), None)
+
+    def may_go(self, request, worker):
+        self.asked_of.append(worker.worker_id)
+        return not worker.num_inflight_requests if self._answer is None else self._answer
+
+
+def holding(policy):
+    """Two workers with a request each, and a third that is held."""
+    d = dispatcher("a", "b", routing=policy)
+    play(d, arrived(1, "r1"), arrived(1, "r2"), arrived(2, "r3"))
+    policy.num_routes = 0
+    return d
+
+
+def test_time_and_first_tokens_without_room_do_not_ask_route_again():
+    policy = OneEach()
+    d = holding(policy)
+    assert play(d, Ticked(3), FirstTokenSeen(4, "r1"), Ticked(5)) == [[], [], []]
+    assert (policy.num_routes, policy.asked_of) == (0, ["a"])
+
+
+def test_what_gave_something_back_is_looked_at_and_the_held_one_goes():
+    policy = OneEach()
+    d = holding(policy)
+    assert d.handle(completed(4, "r2")) == [Dispatch("r3", "b")]
+    assert (policy.num_routes, policy.asked_of) == (1, ["b"])
+
+
+def test_other_workers_or_another_head_ask_route_at_once():
+    policy = OneEach()
+    d = holding(policy)
+    assert d.handle(arrived(3, "first", priority=1)) == []
+    assert policy.num_routes == 1, "a new head"
+    assert d.handle(joined("c", time=4)) == [Dispatch("first", "c")]
+    assert d.handle(WorkerHealthChanged(5, "a", False)) == []
+    assert policy.num_routes == 4, "the one, then the next head, and that again among fewer workers"
+    assert policy.asked_of == []
+
+
+def test_a_scrape_counts_when_it_tells_something_that_is_read():
+    for reads, num_asked in ((frozenset(), 1), (frozenset({"num_inflight_requests"}), 0)):
+        policy = OneEach()
+        d = dispatcher("a", routing=policy, reads=reads)
+        play(d, arrived(1, "r1"), arrived(2, "r2"), MetricsScraped(3, "a", WorkerMetrics(num_requests_running=1), 3))
+        assert len(policy.asked_of) == num_asked
+        d.handle(MetricsScraped(4, "a", sized(1600), 4))
+        assert len(policy.asked_of) == num_asked + 1, "a size that was not known"
+
+
+def test_a_prefill_that_ends_by_the_clock_counts():
+    policy = OneEach()
+    d = dispatcher("a", "b", routing=policy)
+    play(d, arrived(1, "r1"), FirstTokenSeen(2, "r1"), completed(3, "r1"))  # the usual time is a second
+    play(d, arrived(4, "r2", stream=False), arrived(4, "r3"), arrived(4, "r4"))
+    play(d, Ticked(4.5))
+    assert policy.asked_of == []
+    play(d, Ticked(5.5))
+    assert len(policy.asked_of) == 1
+
+
+@pytest.mark.parametrize("answer", [1, "yes", 0.0])
+def test_no_bool_is_a_failure_and_asks_route(answer):
+    policy = OneEach(answer)
+    d = holding(policy)
+    d.handle(FirstTokenSeen(4, "r1"))
+    assert policy.num_routes == 1
+    assert d.pools["p"].guard.num_failures == {("routing", "wrong_answer"): 1}
+
+
+def test_one_that_keeps_failing_is_retired_and_the_held_one_goes():
+    d = dispatcher("a", "b", routing=OneEach("no bool"), guard_failures=1)
+    play(d, arrived(1, "r1"), arrived(1, "r2"), arrived(2, "r3"))
+    retired, sent = d.handle(FirstTokenSeen(4, "r1"))
+    assert (retired.restored, sent.request_id) == (0, "r3")
+
+
+def test_a_new_set_is_asked_about_what_the_old_one_held():
+    old, new = OneEach(), OneEach()
+    d = holding(old)
+    d.handle(PolicySetReplaced(3, "p", PolicySet(2, new)))
+    assert new.num_routes == 1
+    assert d.handle(completed(4, "r1")) == [Dispatch("r3", "a")]
+
+
+class Asked:
+    """Another policy without its ``may_go``."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.num_routes = 0
+
+    def route(self, request, candidates, pool):
+        self.num_routes += 1
+        return self._policy.route(request, candidates, pool)
+
+
+@pytest.mark.parametrize("policy", ["head_room", "head_room:oversize=false,ageing=0", "expert"])
+def test_the_built_in_ones_decide_the_same_with_and_without(policy):
+    scenario = contended_scenario(workload={"num_requests": 300})
+    kept: list[Asked] = []
+
+    def without() -> PolicySet:
+        made = make_policy_set(policy, 1)
+        kept.append(Asked(made.routing))
+        return PolicySet(0, kept[0], made.scheduling, reads=made.reads)
+
+    logs: list[list[Any]] = [[], []]
+    one = simulate(scenario, policy, 1, sink=lambda event, commands: logs[0].append((event, commands)))
+    other = simulate(scenario, without, 1, sink=lambda event, commands: logs[1].append((event, commands)))
+    assert logs[0] == logs[1]
+    assert np.array_equal(one.dispatched, other.dispatched, equal_nan=True)
+    assert kept[0].num_routes > 2 * len(one), "much was held: the promise was put to the test"
