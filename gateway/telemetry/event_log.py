@@ -65,9 +65,13 @@ class EventLog:
         )
 
     def event_handled(self, event: Event, reads: Mapping[str, int], commands: Sequence[Command]) -> None:
-        for record in self._recorder.records(event, commands):
-            self.file.write(orjson.dumps(record))
-            self._last_number = record[0]
+        record = self._recorder.record(event, commands)
+        if record is None:
+            return
+        self.file.write(orjson.dumps(record))
+        self._last_number = record[0]
+        if (checkpoint := self._recorder.checkpoint()) is not None:
+            self.file.write(orjson.dumps(checkpoint))
 
     def close(self) -> None:
         self.file.close()
