@@ -73,9 +73,12 @@ def serve(
     decision_log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write sampled decisions in words.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    supervised: Annotated[
+        bool, typer.Option("--supervise", help="Start the gateway again when it dies or stands still.")
+    ] = False,
+    inherited: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve until SIGTERM. Options are laid over the configuration file."""
-    from gateway import server
     from gateway.config import Config
     from gateway.config_file import load_config
     from gateway.telemetry import logs
@@ -94,7 +97,14 @@ def serve(
 
     configured = read()
     logs.configure(configured.log.level, configured.log.format)
-    server.serve(configured, read)
+    if supervised and inherited is None:
+        from gateway.supervisor import supervise
+
+        raise typer.Exit(supervise(configured, sys.argv[1:]))
+    from gateway import process
+    from gateway.inherited import Inherited
+
+    process.serve(configured, read, Inherited.parse(inherited) if inherited else None)
 
 
 @app.command(epilog="Example: gateway check --config gateway.toml")

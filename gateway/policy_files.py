@@ -229,6 +229,10 @@ class PolicyFiles:
         for state in self.pools.values():
             self._save(state, clean=True)
 
+    def hand_over(self) -> None:
+        """From here on another process keeps what runs."""
+        self._saved = None
+
     def _save(self, state: PoolPolicies, *, clean: bool = False) -> None:
         if self._saved is None:
             return

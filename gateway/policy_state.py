@@ -27,7 +27,7 @@ LastEnd = Literal["stopped", "crashed", "stuck"]
 FORMAT = 1
 MAX_SETS = 4
 TRIAL_SECONDS = 60.0
-"""A set that was loaded so shortly before a crash is not loaded again: it may be the cause."""
+"""A file that was loaded so shortly before a crash is not loaded again: it may be the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,10 @@ class SavedPool:
 
     def suspect(self, end: LastEnd, now: float) -> bool:
         """Whether the last set may be what ended the process."""
-        on_trial = bool(self.sets) and now - self.sets[-1].loaded_at < TRIAL_SECONDS
+        last = self.sets[-1]
+        if not any(spec.source.endswith(".py") for spec in last.specs):
+            return False
+        on_trial = now - last.loaded_at < TRIAL_SECONDS and last.text != self.configured
         return end == "stuck" or (end == "crashed" and on_trial)
 
 

@@ -1,4 +1,4 @@
-"""The gateway as a process: makes every part, joins them, runs them until a signal, and ends them in order.
+"""The whole gateway: makes every part, joins them, and ends them in order.
 
 No decision is taken here. The dispatcher takes them all, on the event loop's own thread, where the watchdog
 guards it.
@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
 from aiohttp import web
 from prometheus_client.core import Metric
 
@@ -31,15 +28,15 @@ from gateway.discovery.file import FileWorkers
 from gateway.discovery.membership import Membership
 from gateway.discovery.source import WorkerSource, file_versions
 from gateway.discovery.static import StaticWorkers
-from gateway.errors import ConfigError, GatewayError, PolicyRefusedError, StartError
+from gateway.errors import ConfigError, PolicyRefusedError, StartError
 from gateway.http.data_plane import DataPlane
+from gateway.inherited import Inherited, listening
 from gateway.policy_files import PolicyFiles
 from gateway.policy_state import LastEnd, PolicyState
 from gateway.replicas.mock_workers import mock_workers
 from gateway.replicas.process import ProcessReplicas
 from gateway.runtime import Clock, EventSink, Runtime
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
-from gateway.stuck import exit_when_stuck
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.event_log import EventLog
 from gateway.telemetry.log_file import LogFile
@@ -53,6 +50,8 @@ from gateway.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_FIRST_LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,8 @@ class Ports:
 class Gateway:
     """All parts of one gateway. Made on the event loop; ``running`` starts and ends them."""
 
-    def __init__(self, config: Config, watchdog: Watchdog, last_end: LastEnd | None = None) -> None:
-        self.config, self._last_end = config, last_end
+    def __init__(self, config: Config, watchdog: Watchdog, inherited: Inherited | None = None) -> None:
+        self.config, self._inherited = config, inherited
         counts: dict[str, int] = {}
         check_pools(config)
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
@@ -99,14 +98,18 @@ class Gateway:
         self.membership.attach(self.scraper)
         self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
         names = [pool.name for pool in config.pool]
-        saved = PolicyState(config.path(config.policy.state_dir)) if config.policy.state_dir else None
+        kept = config.path(config.policy.state_dir) if config.policy.state_dir else inherited and inherited.state
+        saved = PolicyState(kept) if kept else None
         self.policies = PolicyFiles(names, submit, clock, config.policy, self.metrics, config.base, saved)
         self.replicas = ProcessReplicas(self.membership, replica_templates(config))
         self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
         self.metrics.add_collector(self.view.collect)
         self.metrics.add_collector(watchdog.collect)
         self.metrics.add_collector(self._collect_errors)
-        self._started = self._draining = False
+        if inherited is not None:
+            self.metrics.add_collector(inherited.collect)
+        self._started = self._draining = self._handed_over = False
+        self._admin: web.AppRunner | None = None
 
     def _pool_for(self, model: str) -> str:
         pool = self.dispatcher.pool_for(model)
@@ -137,20 +140,55 @@ class Gateway:
             decisions = self._open_logs(stack)
             for pool in self.config.pool:
                 await self.policies.start(pool.name, "+".join(pool.policies), self._last_end)
-            admin_port = await self._start_admin(stack, decisions)
-            stack.push_async_callback(self.data_plane.close)
-            server = self.config.server
-            data_port = await _bound(self._listen, server.host, server.port, "--port")
+            if self._inherited is None:
+                ports = await self._open(stack, decisions)
             mocks = await stack.enter_async_context(mock_workers(self.config.mock))
             self.runtime.start()
             stack.callback(self.runtime.stop)
             await stack.enter_async_context(self._background(mocks))
+            if self._inherited is not None:
+                await self._first_look()  # until then connections wait in the kernel's queue
+                ports = await self._open(stack, decisions)
             stack.push_async_callback(self._drain)
             self._started = True
-            yield Ports(data_port, admin_port)
+            self._warn_of_no_workers()
+            yield ports
+
+    @property
+    def _last_end(self) -> LastEnd | None:
+        return self._inherited.last_end if self._inherited else None
+
+    async def _open(self, stack: AsyncExitStack, decisions: Decisions) -> Ports:
+        """Both ports, the control plane's first."""
+        admin_port = await self._start_admin(stack, decisions)
+        stack.push_async_callback(self.data_plane.close)
+        server = self.config.server
+        return Ports(await _bound(self._listen, server.host, server.port, "--port"), admin_port)
 
     async def _listen(self, host: str, port: int) -> int:
-        return await self.data_plane.start(host, port, self._tls.context if self._tls else None)
+        given = listening(self._inherited.data_fd) if self._inherited else None
+        return await self.data_plane.start(host, port, self._tls.context if self._tls else None, given)
+
+    async def _first_look(self) -> None:
+        """Returns when every worker has answered, or has been found not to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+                await asyncio.sleep(_LOOK_SECONDS)
+                while not all(s.joined or s.warned for s in self.scraper.sights.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    def _warn_of_no_workers(self) -> None:
+        config = self.config
+        if not (config.workers or config.mock.count or config.discovery.file or replica_templates(config)):
+            log.warning(
+                "no worker is configured, so nothing can be served: give --worker URL, [[worker]] or [discovery.file], "
+                "or add one through the admin port"
+            )
+
+    def hand_over(self) -> None:
+        """Another process has the ports from here on; this one only finishes what it has."""
+        self._handed_over = True
+        self.policies.hand_over()
 
     def reload_tls(self) -> None:
         """Reads the certificate again, for the connections that come after."""
@@ -216,12 +254,13 @@ class Gateway:
             self.config, self.policies, self.membership, self.view, self.metrics, decisions, self.not_ready
         )
         app = make_app(plane, admin_token(self.config))
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = self._admin = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
 
         async def listen(host: str, port: int) -> int:
-            await web.TCPSite(runner, host, port).start()
+            own = self._inherited and listening(self._inherited.admin_fd)
+            await (web.SockSite(runner, own) if own else web.TCPSite(runner, host, port)).start()
             return int(runner.addresses[0][1])
 
         return await _bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
@@ -250,7 +289,10 @@ class Gateway:
 
     async def _drain(self) -> None:
         self._draining = self.data_plane.about_to_drain = True
-        await asyncio.sleep(self.config.timeouts.lame_duck_seconds)
+        if not self._handed_over:
+            await asyncio.sleep(self.config.timeouts.lame_duck_seconds)
+        elif self._admin is not None:
+            await self._admin.cleanup()
         grace = self.config.timeouts.drain_seconds
         log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})
         if not await self.data_plane.drain(grace):
@@ -293,65 +335,3 @@ async def _bound(listen: Callable[[str, int], Awaitable[int]], host: str, port: 
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"port {port} on {host} is in use; stop what uses it or give another {option}") from None
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
-
-
-def serve(config: Config, reread: Callable[[], Config]) -> None:
-    """Runs a gateway until SIGTERM or SIGINT; SIGHUP loads the policies that ``reread`` names.
-
-    Raises:
-        GatewayError: it could not start.
-    """
-    watchdog = Watchdog(config.policy.budget_seconds, config.policy.kill_seconds)
-    with watchdog, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, watchdog, reread))
-
-
-async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config]) -> None:
-    stop, hang_up = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
-    gateway = Gateway(config, watchdog)
-    async with gateway.running() as ports, asyncio.TaskGroup() as group:
-        _announce(config, ports)
-        gc.collect()
-        gc.freeze()  # what is here now stays: later collections need not look at it
-        tasks = [group.create_task(_reload_on(hang_up, gateway, reread))]
-        if config.policy.stuck_seconds:
-            tasks.append(group.create_task(exit_when_stuck(config.policy.stuck_seconds)))
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # a second one ends the process at once
-
-
-def _announce(config: Config, ports: Ports) -> None:
-    facts = {
-        "data": f"{'https' if config.tls else 'http'}://{config.server.host}:{ports.data}",
-        "admin": f"http://{config.admin.host}:{ports.admin}",
-        "workers": len(config.workers) + config.mock.count,
-    }
-    log.info("gateway started", extra=facts)
-    if not config.admin.is_loopback and admin_token(config) is None:
-        log.warning("the admin port is reachable from outside and has no token: health and metrics only", extra=facts)
-
-
-async def _reload_on(hang_up: asyncio.Event, gateway: Gateway, reread: Callable[[], Config]) -> None:
-    while True:
-        await hang_up.wait()
-        hang_up.clear()
-        try:
-            config = reread()
-        except GatewayError as error:
-            log.error("configuration not reloaded", extra={"error": str(error)})
-            continue
-        kept = {"pool", "base"}
-        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(gateway.config, name)]
-        ignored = sorted(set(changed) - kept)
-        if ignored:
-            log.warning("changed, and in force only after a restart", extra={"tables": ",".join(ignored)})
-        gateway.reload_keys()
-        gateway.reload_tls()
-        await gateway.reload_policies(config)

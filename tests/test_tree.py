@@ -21,6 +21,8 @@ COVERED_BY = {
     "gateway/discovery/source.py": "tests/gateway/discovery/test_membership.py",
     "gateway/discovery/static.py": "tests/gateway/discovery/test_membership.py",
     "gateway/errors.py": "tests/gateway/test_cli.py",
+    "gateway/inherited.py": "tests/gateway/test_supervisor.py",
+    "gateway/process.py": "tests/gateway/test_cli.py",
     "gateway/http/exchange.py": "tests/gateway/http/test_data_plane.py",
     "gateway/http/head_checks.py": "tests/gateway/http/test_client_connection.py",
     "gateway/http/metrics.py": "tests/gateway/telemetry/test_metrics.py",

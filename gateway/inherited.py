@@ -1,0 +1,69 @@
+"""What a supervised gateway gets from its supervisor, and what it tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from gateway.policy_state import LastEnd
+from gateway.telemetry.metrics import counter
+
+READY = b"R"
+BEAT = b"."
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Descriptors stay open when the process ends: its supervisor has them too."""
+
+    data_fd: int
+    """The listening socket of the data port."""
+    admin_fd: int
+    beat_fd: int
+    """Where the process says that it is ready, and then that it lives."""
+    state_dir: str
+    last_end: LastEnd | None = None
+    """None: there was no process before."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """So far, by reason."""
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def parse(text: str) -> Inherited:
+        return Inherited(**json.loads(text))
+
+    @property
+    def state(self) -> Path:
+        return Path(self.state_dir)
+
+    def tell(self, what: bytes) -> None:
+        """A supervisor that does not read, or is gone, is no trouble of this process."""
+        with suppress(OSError):
+            os.write(self.beat_fd, what)
+
+    async def beat(self, seconds: float) -> None:
+        """Runs for ever."""
+        os.set_blocking(self.beat_fd, False)
+        while True:
+            self.tell(BEAT)
+            await asyncio.sleep(seconds)
+
+    def collect(self) -> Iterable[Metric]:
+        """For the metrics page."""
+        rows = (([reason], number) for reason, number in self.restarts.items())
+        yield counter("ranvier_restarts", "Of this process by its supervisor.", ["reason"], rows)
+
+
+def listening(fd: int) -> socket.socket:
+    """The inherited socket."""
+    return socket.socket(fileno=fd)

@@ -1,0 +1,258 @@
+"""``gateway serve --supervise``: holds the ports, and keeps a gateway process running behind them.
+
+The listening sockets are the supervisor's, so no connection is refused while a process is started again: it waits in
+the kernel's queue. A process that dies, or stands still so that it sends no beat, is replaced; one that dies again and
+again is waited for longer and longer. On SIGUSR2 the next process is ready before the one before it drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gateway.config import Config
+from gateway.errors import StartError
+from gateway.inherited import READY, Inherited
+from gateway.policy_state import LastEnd
+
+log = logging.getLogger(__name__)
+
+Reason = Literal["crashed", "stuck", "asked"]
+BACKLOG = 4_096
+STABLE_SECONDS = 60.0
+"""A process that ran so long is no part of a crash loop."""
+MAX_DELAY_SECONDS = 30.0
+START_SECONDS = 120.0
+"""For a process that was asked for: then the one before goes on."""
+_LATE = 1.25
+"""Of ``policy.stuck_seconds``: then it is killed. It should have ended itself, with every thread's stack, before."""
+
+
+def supervise(config: Config, arguments: Sequence[str]) -> int:
+    """Runs until SIGTERM or SIGINT, or until the first process does not start; the exit status.
+
+    Args:
+        arguments: of ``gateway``, for the process.
+
+    Raises:
+        StartError: a port is in use.
+    """
+    with ExitStack() as stack:
+        data = stack.enter_context(_listen(config.server.host, config.server.port, "--port", config.server.reuse_port))
+        admin = stack.enter_context(_listen(config.admin.host, config.admin.port, "--admin-port"))
+        state = config.policy.state_dir
+        folder = str(config.path(state)) if state else stack.enter_context(tempfile.TemporaryDirectory("-ranvier"))
+        supervisor = Supervisor(arguments, data, admin, folder, config.policy.stuck_seconds)
+        return asyncio.run(supervisor.run())
+
+
+def delay(failures: int) -> float:
+    """Seconds before the next process, after so many in a row that ended soon: none after the first."""
+    return 0.0 if failures < 2 else min(MAX_DELAY_SECONDS, 2.0 ** (failures - 2))
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    process: asyncio.subprocess.Process
+    began_at: float
+    beat_at: float
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    killed_as_stuck: bool = False
+
+
+class Supervisor:
+    """Args: data, admin: listening sockets; state: a folder; stuck_seconds: 0: a silent process is left alone."""
+
+    def __init__(
+        self, arguments: Sequence[str], data: socket.socket, admin: socket.socket, state: str, stuck_seconds: float
+    ) -> None:
+        self._arguments, self._data, self._admin, self._state = list(arguments), data, admin, state
+        self._stuck_seconds = stuck_seconds
+        self._asked = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._child: _Child | None = None
+        self._children: set[_Child] = set()
+        """All that run: the one that serves, the one that is to, those that drain."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.restarts: Counter[str] = Counter()
+        """By reason."""
+
+    async def run(self) -> int:
+        """Status of the last process: 0 when it drained as asked."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGUSR2, self._asked.set)
+        child = self._child = await self._start(None)
+        failures = 0
+        while True:
+            end = await self._end_of(child)
+            if end is None:
+                child = self._child = await self._replaced(child)
+                continue
+            never_served = not child.ready.is_set() and not self.restarts
+            failures = 1 if time.monotonic() - child.began_at > STABLE_SECONDS else failures + 1
+            if self._stop.is_set() or never_served or not await self._wait_before_next(child, end, failures):
+                await asyncio.gather(*(other.process.wait() for other in self._children))
+                return _status(child.process.returncode)
+            self.restarts[end] += 1
+            child = self._child = await self._start("stuck" if end == "stuck" else "crashed")
+
+    async def _wait_before_next(self, child: _Child, end: Reason, failures: int) -> bool:
+        """False when there is to be no next."""
+        wait = delay(failures)
+        facts = {"reason": end, "status": child.process.returncode, "failures": failures, "next_in_seconds": wait}
+        log.error("the gateway process ended; it is started again", extra=facts)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), wait)
+        return not self._stop.is_set()
+
+    def _begin_stop(self) -> None:
+        self._stop.set()
+        for child in self._children:
+            _signal(child, signal.SIGTERM)
+
+    def _hang_up(self) -> None:
+        if self._child is not None:
+            _signal(self._child, signal.SIGHUP)
+
+    async def _start(self, last_end: LastEnd | None) -> _Child:
+        reading, writing = os.pipe()
+        data, admin = self._data.fileno(), self._admin.fileno()
+        inherited = Inherited(data, admin, writing, self._state, last_end, dict(self.restarts))
+        command = [sys.executable, "-m", "gateway.replicas.leash", str(os.getpid())]
+        command += [sys.executable, "-m", "gateway.cli", *self._arguments, "--inherited", inherited.text()]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=(data, admin, writing), start_new_session=True
+            )
+        finally:
+            os.close(writing)
+        child = _Child(process, time.monotonic(), time.monotonic())
+        self._children.add(child)
+        self._keep(self._see_off(child))
+        self._listen_to(child, reading)
+        log.info("gateway process started", extra={"pid": process.pid})
+        return child
+
+    def _listen_to(self, child: _Child, reading: int) -> None:
+        os.set_blocking(reading, False)
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            said = b""
+            with suppress(BlockingIOError):
+                said = os.read(reading, 65_536)
+                if not said:
+                    loop.remove_reader(reading)
+                    os.close(reading)
+            child.beat_at = time.monotonic()
+            if READY in said:
+                child.ready.set()
+
+        loop.add_reader(reading, heard)
+
+    async def _end_of(self, child: _Child) -> Reason | None:
+        """How it ended; None when another is asked for instead."""
+        waiting = asyncio.ensure_future(child.process.wait())
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            while True:
+                await asyncio.wait((waiting, asked), timeout=self._look_seconds, return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    silent = time.monotonic() - child.beat_at
+                    stuck = child.killed_as_stuck or 0 < self._stuck_seconds / 2 < silent
+                    return "stuck" if stuck else "crashed"
+                if asked.done() and not self._stop.is_set():
+                    self._asked.clear()
+                    return None
+                self._look_at(child)
+        finally:
+            waiting.cancel()
+            asked.cancel()
+
+    @property
+    def _look_seconds(self) -> float | None:
+        return self._stuck_seconds / 8 if self._stuck_seconds else None
+
+    def _look_at(self, child: _Child) -> None:
+        """Kills what is silent: it is stuck where it could not even end itself."""
+        silent = time.monotonic() - child.beat_at
+        if 0 < self._stuck_seconds * _LATE < silent and not child.killed_as_stuck:
+            child.killed_as_stuck = True
+            log.error("the gateway process stands still; killing it", extra={"silent_seconds": round(silent, 1)})
+            _signal(child, signal.SIGKILL)
+
+    async def _replaced(self, child: _Child) -> _Child:
+        """The next process, once it is ready; the one before drains beside it. Where it does not start, ``child``."""
+        self.restarts["asked"] += 1
+        following = await self._start("stopped")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                await _first_of(following.ready.wait(), following.process.wait(), self._stop.wait())
+        if following.ready.is_set():
+            _signal(child, signal.SIGUSR2)
+            return following
+        _signal(following, signal.SIGTERM)
+        facts = {"status": following.process.returncode}
+        log.error("the next gateway process did not start; the one before runs on", extra=facts)
+        return child
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_off(self, child: _Child) -> None:
+        status = await child.process.wait()
+        self._children.discard(child)
+        log.info("gateway process ended", extra={"pid": child.process.pid, "status": status})
+
+
+async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _signal(child: _Child, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        child.process.send_signal(number)
+
+
+def _status(returncode: int | None) -> int:
+    """As a shell says it."""
+    return 1 if returncode is None else returncode if returncode >= 0 else 128 - returncode
+
+
+def _listen(host: str, port: int, option: str, reuse_port: bool = False) -> socket.socket:
+    """On the first of the addresses that ``host`` has."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"cannot listen on {host} port {port}: {reason}; give another {option}") from None
+    return listener
