@@ -68,8 +68,13 @@ def serve(
         list[str] | None, typer.Option(help="One more option of gateway mock-worker, as in --mock-arg=--seed=7.")
     ] = None,
     event_log: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Log every event, for gateway replay-log.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where every event is logged, for gateway replay-log.  [default: in the user's state directory]",
+        ),
     ] = None,
+    no_event_log: Annotated[bool, typer.Option("--no-event-log", help="Keep no record of events.")] = False,
     decision_log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write sampled decisions in words.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
@@ -87,7 +92,7 @@ def serve(
         "server": {"host": host, "port": port},
         "admin": {"host": admin_host, "port": admin_port, "token_file": _absolute(admin_token_file)},
         "mock": {"count": mock, "speed": mock_speed, "profile": mock_profile, "arguments": mock_arg},
-        "event_log": {"dir": _absolute(event_log)},
+        "event_log": {"dir": _absolute(event_log), "enabled": False if no_event_log else None},
         "decisions": {"dir": _absolute(decision_log)},
         "log": {"level": log_level, "format": log_format},
     }

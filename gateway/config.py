@@ -267,10 +267,12 @@ class PolicySection(Section):
 
 
 class EventLogSection(Section):
-    """Every input of the dispatcher; off without a directory."""
+    """Every input of the dispatcher, to be replayed."""
 
+    enabled: bool = True
     dir: str | None = None
-    max_file_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
+    """Without one: ``ranvier/events/PORT`` in the user's state directory, if that can be written."""
+    max_file_bytes: Annotated[int, Field(ge=65_536)] = 64 * 1024 * 1024
     max_files: Positive = 16
     max_buffered_records: Positive = 200_000
 

@@ -38,7 +38,7 @@ from gateway.replicas.process import ProcessReplicas
 from gateway.runtime import Clock, EventSink, Runtime
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
 from gateway.telemetry.decisions import Decisions
-from gateway.telemetry.event_log import EventLog
+from gateway.telemetry.event_log import EventLog, open_event_log
 from gateway.telemetry.log_file import LogFile
 from gateway.telemetry.loop_lag import measure_lag
 from gateway.telemetry.metrics import GatewayMetrics, counter
@@ -237,17 +237,17 @@ class Gateway:
         decisions = Decisions(self.dispatcher.pools, settings.max_per_second, settings.keep, write)
         stack.callback(decisions.close)
         sinks: list[EventSink] = [self.metrics.event_handled, decisions.event_handled]
-        if self.config.event_log.dir:
-            sinks.insert(0, self._open_event_log(stack, self.config.path(self.config.event_log.dir)))
+        if (events := self._open_event_log()) is not None:
+            stack.callback(events.close)
+            self.metrics.add_collector(events.collect)
+            sinks.insert(0, events.event_handled)
         self.runtime.event_log = sink_of(sinks)
         return decisions
 
-    def _open_event_log(self, stack: AsyncExitStack, folder: Path) -> EventSink:
-        pools, seed = pool_configs(self.config), self.config.policy.seed
-        events = EventLog(self.dispatcher, pools, seed, folder, self.config.event_log)
-        stack.callback(events.close)
-        self.metrics.add_collector(events.collect)
-        return events.event_handled
+    def _open_event_log(self) -> EventLog | None:
+        settings, pools, seed = self.config.event_log, pool_configs(self.config), self.config.policy.seed
+        folder = self.config.path(settings.dir) if settings.dir else None
+        return open_event_log(self.dispatcher, pools, seed, settings, folder, str(self.config.server.port))
 
     async def _start_admin(self, stack: AsyncExitStack, decisions: Decisions) -> int:
         plane = ControlPlane(

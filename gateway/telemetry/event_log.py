@@ -6,6 +6,8 @@ The format of the lines is ``gateway.core.event_log``'s. Prompts are never in it
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,9 +34,11 @@ from gateway.core.event_log import (
 from gateway.core.events import Event
 from gateway.core.policy_set import PolicySet, PolicySource
 from gateway.core.pool import PoolConfig
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StartError
 from gateway.telemetry.log_file import LogFile
 from policies.loader import PolicyLoadError, PolicySpec, load_source
+
+log = logging.getLogger(__name__)
 
 _FAMILY = "events"
 
@@ -83,6 +87,38 @@ class EventLog:
 
     def _head(self, part: int) -> bytes:
         return orjson.dumps({**self._header, "run": self._run, "part": part})
+
+
+def open_event_log(
+    dispatcher: Dispatcher,
+    pools: Sequence[PoolConfig],
+    seed: int,
+    settings: EventLogSection,
+    folder: Path | None,
+    name: str,
+) -> EventLog | None:
+    """The log that is asked for; None when it is off, or ``folder`` is None and ``default_folder`` cannot be written: a
+    gateway serves all the same.
+
+    Raises:
+        StartError: ``folder`` cannot be written.
+    """
+    if not settings.enabled:
+        return None
+    try:
+        return EventLog(dispatcher, pools, seed, folder or default_folder(name), settings)
+    except StartError as error:
+        if folder is not None:
+            raise
+        log.warning("there is no event log; --event-log DIR names a place for one", extra={"error": str(error)})
+        return None
+
+
+def default_folder(name: str) -> Path:
+    """Where programs keep what should survive a restart: as systemd says, as the XDG specification says."""
+    state = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_STATE_HOME", "")
+    root = Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()
+    return root / "ranvier" / "events" / name
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ are missing is marked in the file, so that nobody takes the log for complete.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from io import FileIO
@@ -147,7 +148,7 @@ class LogFile:
         self.last_error = str(error)
 
     def _open_next(self) -> None:
-        file = self._path(self._number + 1).open("xb", buffering=0)
+        file = open(self._path(self._number + 1), "xb", buffering=0, opener=_for_the_owner)  # noqa: SIM115
         if self._file is not None:
             self._file.close()
         self._file, self._size = file, 0
@@ -166,8 +167,13 @@ class LogFile:
 
     def _last_number(self) -> int:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(f"{self._folder}: cannot be made: {error.strerror}; name a writable directory") from None
         numbers = [p.stem.rpartition("-")[2] for p in self._folder.glob(f"{self._prefix}-*.jsonl")]
         return max((int(n) for n in numbers if n.isdigit()), default=0)
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    """Who asked what of which model is nobody else's business."""
+    return os.open(path, flags, 0o600)

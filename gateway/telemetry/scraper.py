@@ -21,7 +21,7 @@ import orjson
 from gateway.config import ScrapeSection, WorkerSection
 from gateway.core.events import Event, MetricsScraped, WorkerHealthChanged, WorkerMetrics
 from gateway.errors import one_line
-from gateway.telemetry.vllm_metrics import engine_progress, parse_vllm_metrics
+from gateway.telemetry.vllm_metrics import engine_progress, parse_vllm_metrics, process_began_at
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,10 @@ class Sight:
     successes: int = 0
     stalled: bool = False
     """Its engine stands still, whatever its ``/health`` says."""
+    began_at: float | None = None
+    """When its process began, as far as it says."""
+    num_starts: int = 0
+    """Times it was seen to have begun anew: its counters went back, or its process is another one."""
     progress: tuple[float | None, int] = (None, 0)
     moved_at: float = 0.0
     """Since when ``progress`` is what it is, or no request runs."""
@@ -153,10 +157,23 @@ class Scraper:
         taken_at = self._clock()
         values = parse_vllm_metrics(answer.body)
         sight.last_metrics_at = taken_at
+        values.num_starts = self._starts(sight, answer.body)
         self._feel_pulse(sight, answer.body, values.num_requests_running, taken_at)
         if sight.joined:
             self._submit(MetricsScraped(self._clock(), worker_id, values, taken_at))
         return values
+
+    @staticmethod
+    def _starts(sight: Sight, page: bytes) -> int:
+        """Before ``_feel_pulse``, which remembers the counters."""
+        steps, began_at = engine_progress(page), process_began_at(page)
+        before, began_before = sight.progress[0], sight.began_at
+        went_back = steps is not None and before is not None and steps < before
+        if went_back or (began_before is not None and began_at is not None and began_at != began_before):
+            sight.num_starts += 1
+            log.warning("worker began anew", extra={"worker": sight.worker.worker_id, "starts": sight.num_starts})
+        sight.began_at = began_at if began_at is not None else began_before
+        return sight.num_starts
 
     def _feel_pulse(self, sight: Sight, page: bytes, num_running: int | None, now: float) -> None:
         """An engine that hangs answers /health with 200 (vllm #38157): its counters tell."""

@@ -34,6 +34,12 @@ def engine_progress(page: bytes) -> float | None:
     return sum(values) if values else None
 
 
+def process_began_at(page: bytes) -> float | None:
+    """Seconds since the epoch; None where the worker does not say."""
+    values = _values(page, b"process_start_time_seconds")
+    return values[0] if values else None
+
+
 def _sum(values: list[float]) -> int | None:
     return round(sum(values)) if values else None
 

@@ -13,7 +13,8 @@ from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import ClientLeft, Event, PolicySetReplaced, RequestArrived, RequestEnded, Ticked, WorkerJoined
 from gateway.core.policy_set import PolicySet
 from gateway.core.pool import PoolConfig
-from gateway.telemetry.event_log import EventLog, ReplayError, replay_log
+from gateway.errors import StartError
+from gateway.telemetry.event_log import EventLog, ReplayError, default_folder, open_event_log, replay_log
 from policies.loader import load_policies, parse_specs
 
 SEED = 7
@@ -114,3 +115,43 @@ def test_what_is_no_log_is_told(tmp_path: Path, text: bytes) -> None:
         replay_log(tmp_path / "x.jsonl")
     with pytest.raises(ReplayError, match="cannot be read"):
         replay_log(tmp_path / "nowhere")
+
+
+def opened(folder: Path | None, **settings: bool) -> EventLog | None:
+    pools = [PoolConfig("p")]
+    return open_event_log(Dispatcher(pools), pools, SEED, EventLogSection(**settings), folder, "8000")
+
+
+def test_without_a_directory_it_is_where_state_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    log = opened(None)
+    assert log is not None
+    log.close()
+    assert log.file.path.parent == tmp_path / "xdg" / "ranvier" / "events" / "8000"
+    assert log.file.path.stat().st_mode & 0o777 == 0o600
+    assert log.file.path.parent.stat().st_mode & 0o777 == 0o700
+
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/one:{tmp_path}/two")
+    assert default_folder("80") == tmp_path / "one" / "ranvier" / "events" / "80"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # not valid, says its specification
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_folder("80") == tmp_path / ".local" / "state" / "ranvier" / "events" / "80"
+
+
+def test_a_gateway_serves_without_a_place_for_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert opened(None) is None
+    assert "there is no event log" in caplog.text
+    with pytest.raises(StartError, match="name a writable directory"):
+        opened(tmp_path / "file" / "below")
+
+
+def test_off_is_off(tmp_path: Path) -> None:
+    assert opened(tmp_path, enabled=False) is None
+    assert list(tmp_path.iterdir()) == []
