@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from designer.confinement import Limits
+from designer.confinement import Limits, bubblewrap
 from designer.simulator.scenario import Scenario
 from designer.subject import Subject
 from designer.wire import WireError, receive, send
@@ -69,11 +69,16 @@ class Evaluation:
     wall_seconds: float = 0.0
 
 
+def _path() -> str:
+    return json.dumps(sys.path)
+
+
 class _WarmParent:
     """One warm process and the socket to it. Not for two threads at a time."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, wrapper: Sequence[str] = ()) -> None:
         self._role = role
+        self._wrapper = wrapper
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
 
@@ -81,7 +86,7 @@ class _WarmParent:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), self._role, json.dumps(sys.path)],
+                [*self._wrapper, sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), self._role, _path()],
                 pass_fds=(theirs.fileno(),),
                 env=_ONE_THREAD,
                 stdin=subprocess.DEVNULL,
@@ -126,18 +131,18 @@ class _WarmParent:
 
     def stop(self) -> None:
         """Hanging up ends it and its child, even while another thread waits for it; a kill follows if it does not."""
-        if self._sock is not None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
-            self._sock = None
-        if self._process is not None:
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        process, self._process = self._process, None
+        if process is not None:
             try:
-                self._process.wait(timeout=2.0)
+                process.wait(timeout=2.0)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+                process.kill()
+                process.wait()
 
 
 class Sandbox:
@@ -162,10 +167,11 @@ class Sandbox:
         self._deadline = deadline_seconds
         self._limits = Limits(cpu_seconds=cpu_seconds or deadline_seconds, memory_bytes=memory_bytes)
         self._jobs = jobs
+        self._wrapper = bubblewrap()
         self._parents: dict[str, list[_WarmParent]] = {_SIMULATION: [], _POLICY: []}
         self._idle: dict[str, queue.SimpleQueue[_WarmParent]] = {}
         for role, parents in self._parents.items():
-            parents += [_WarmParent(role) for _ in range(jobs)]
+            parents += [_WarmParent(role, self._wrapper) for _ in range(jobs)]
             self._idle[role] = queue.SimpleQueue()
             for parent in parents:
                 self._idle[role].put(parent)
@@ -193,7 +199,7 @@ class Sandbox:
         answer = self._ask(_POLICY, {"work": "check", "subject": {"label": "", "parts": []}})
         if "layers" not in answer:
             raise SandboxError(f"the sandbox does not work here: {answer.get('error')}")
-        return tuple(answer["layers"])
+        return (*answer["layers"], *(["bubblewrap"] if self._wrapper else []))
 
     def check(self, subject: Subject, *, static: bool = True) -> list[str]:
         """Violations of the policy contract, found behind the fence; empty when it keeps it.

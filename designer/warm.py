@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from designer.confinement import Limits, confine
+from designer.confinement import Limits, adopt_orphans, bury_orphans, confine
 from designer.wire import WireError, receive, send
 
 _MAX_RESULT = 16 << 20
@@ -37,6 +37,7 @@ def main(fd: int, role: str) -> None:
     module.prepare()
     gc.collect()
     gc.freeze()
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=fd) as sock:
         send(sock, "ready")
@@ -45,7 +46,11 @@ def main(fd: int, role: str) -> None:
                 job, fds = receive(sock, max_fds=2)
             except WireError:
                 return
-            send(sock, _in_child(module.WORK[job["work"]], job, fds, sock))
+            answer = _in_child(module.WORK[job["work"]], job, fds, sock)
+            try:
+                send(sock, answer)
+            except WireError:
+                return  # nobody is there to hear it
 
 
 def _in_child(work: Work, job: Job, fds: list[int], sock: socket.socket) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def _in_child(work: Work, job: Job, fds: list[int], sock: socket.socket) -> dict
         os.close(reading)
         _kill_group(pid)
         _, status = os.waitpid(pid, 0)
+        bury_orphans()
     return {**_judge(data, ended, status, job), "wall_seconds": time.monotonic() - started}
 
 

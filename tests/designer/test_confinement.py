@@ -1,14 +1,16 @@
 """Each layer is tried by a child that has given it up, from inside."""
 
+import errno
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
-from designer.confinement import Limits, confine
+from designer.confinement import Limits, bubblewrap, confine
 
 ON_LINUX = sys.platform == "linux"
 
@@ -90,3 +92,43 @@ def test_no_file_descriptor_and_no_environment_is_left() -> None:
         assert not os.environ
 
     assert _confined(environment_is_empty)[1] == "done"
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="child subreapers are Linux's")
+def test_what_a_child_leaves_behind_is_buried() -> None:
+    """A grandchild in a session of its own, where nothing forbade it to fork: it writes its id and sleeps."""
+    program = """
+import os, sys, time
+sys.path[:] = eval(sys.argv[1])
+from designer.confinement import adopt_orphans, bury_orphans
+adopt_orphans()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.setsid()
+        os.write(writing, str(os.getpid()).encode())
+        time.sleep(600)
+    os._exit(0)
+left = int(os.read(reading, 20))
+bury_orphans()
+try:
+    os.kill(left, 0)
+except ProcessLookupError:
+    print("buried")
+"""
+    done = subprocess.run([sys.executable, "-c", program, repr(sys.path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "buried", done.stderr
+
+
+@pytest.mark.skipif(not bubblewrap(), reason="bubblewrap is not installed, or user namespaces are not allowed")
+def test_behind_bubblewrap_nothing_is_written_and_nobody_reached() -> None:
+    program = """
+import os, socket
+try:
+    open("/var/tmp/ranvier-bubblewrap", "w")
+except OSError as error:
+    print(error.errno)
+print(os.getpid() < 10, [name for _, name in socket.if_nameindex()])
+"""
+    done = subprocess.run([*bubblewrap(), sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == [str(errno.EROFS), "True ['lo']"], done.stderr
