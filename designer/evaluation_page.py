@@ -38,6 +38,8 @@ _PART_COLOURS: dict[Part, str] = {
     "recompute": "#8a4fa3",
     "lost": "#333333",
 }
+_BELOW = {"orientation": "h", "y": -0.12, "yanchor": "top"}
+"""A legend's place."""
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{padding:.25rem .6rem;text-align:right;"
@@ -76,14 +78,18 @@ def to_html(card: Scorecard, observed: Sequence[Observed]) -> str:
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{table}<p class='note'>{html.escape(note)}</p>"
-        f"<h2>One seed: {seed}</h2><p>What follows is one run of each policy. It shows how they work, not which one is "
-        "better: that is in the table.</p><h3>Where the time of a request went</h3>",
+        f"<h2>One run: seed {seed}</h2><p>What follows is one run of each policy on the same requests. It shows how "
+        "they work, not which one is better: that is in the table.</p><h3>Where the time of a request went</h3>"
+        "<p class='note'>Mean over all requests of the run, from arrival to last token. held: in the gateway, before "
+        "it was sent to a worker; queued: in the worker, before its first step; prefill: until its first token; "
+        "decode: until its last; recompute: from losing its KV memory to the next token; lost: without a full "
+        "answer.</p>",
         _draw(_where_time_went(observed), first=True),
-        "<p class='note'>Mean seconds; held: in the gateway; queued: in the engine; recompute: from losing its KV to "
-        "the next token; lost: requests without a full answer.</p><h3>Distributions</h3>",
+        "<h3>Distributions</h3><p class='note'>The share of requests that were answered, or had their first token, "
+        "within so many seconds: a line further left is better. The scale is logarithmic.</p>",
         _draw(_distributions(observed)),
-        "<h3>Over time</h3><p class='note'>Queue of the gateway at every change; workers at every scrape. Preemptions "
-        "are counted when the request that suffered them ended.</p>",
+        "<h3>Over time</h3><p class='note'>One line for each worker, as seen at every scrape, and the gateway's own "
+        "queue at every change. Preempted requests are counted up, each when it ended.</p>",
         *(f"<h4>{html.escape(run.spec)}</h4>{_draw(_over_time(run))}" for run in observed),
         "</html>",
     ]
@@ -91,7 +97,8 @@ def to_html(card: Scorecard, observed: Sequence[Observed]) -> str:
 
 
 def _draw(figure: go.Figure, first: bool = False) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs="inline" if first else False))
+    library = "inline" if first else False
+    return str(figure.to_html(full_html=False, include_plotlyjs=library, config={"displayModeBar": False}))
 
 
 def _table(markdown: str) -> tuple[str, str]:
@@ -117,17 +124,19 @@ def _where_time_went(observed: Sequence[Observed]) -> go.Figure:
     figure.update_layout(
         barmode="stack",
         template="plotly_white",
-        height=120 + 32 * len(names),
-        margin={"t": 10, "b": 40},
-        xaxis={"title": "mean seconds of a request"},
-        yaxis={"autorange": "reversed"},
+        height=150 + 32 * len(names),
+        margin={"t": 40, "b": 40},
+        xaxis={"title": "mean time of a request, seconds"},
+        yaxis={"autorange": "reversed", "automargin": True},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
     )
     return figure
 
 
 def _distributions(observed: Sequence[Observed]) -> go.Figure:
     """Cumulative distributions of response time and TTFT, penalties included."""
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("response time", "TTFT"), shared_yaxes=True)
+    titles = ("response time: to the last token", "TTFT: time to the first token")
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.04)
     times: tuple[Callable[[SimulationResult], NDArray[np.float64]], ...] = (
         lambda result: result.response_times,
         lambda result: result.ttfts,
@@ -146,17 +155,22 @@ def _distributions(observed: Sequence[Observed]) -> go.Figure:
                 row=1,
                 col=column,
             )
-    figure.update_xaxes(type="log", title="seconds")
+    marks = [float(f"{digit}e{power}") for power in range(-4, 6) for digit in (1, 3)]
+    figure.update_xaxes(type="log", title="seconds", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
+    figure.update_yaxes(range=[0, 1], tickformat=".0%")
     figure.update_yaxes(title="share of requests", col=1)
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 40, "b": 40})
+    figure.update_layout(template="plotly_white", height=440, margin={"t": 40, "b": 40}, legend=_BELOW)
     return figure
 
 
 def _over_time(run: Observed) -> go.Figure:
     """Five charts under one time axis: the gateway's queue, and running, waiting, KV and preemptions by worker."""
-    titles = ("held by the gateway", "running", "waiting in the engine", "KV use", "preemptions")
-    figure = make_subplots(rows=5, cols=1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.04)
-    _step(figure, 1, "gateway", "#222222", run.timeline.held_times, run.timeline.held)
+    titles = ("held by the gateway", "running", "waiting in the worker", "KV memory in use", "preempted so far")
+    units = ("requests", "requests", "requests", "share", "requests")
+    figure = make_subplots(rows=5, cols=1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.05)
+    end = float(np.nanmax(run.result.finished))
+    held = run.timeline.held or [0.0]
+    _step(figure, 1, "gateway", "#222222", [*run.timeline.held_times[: len(held)], end], [*held, held[-1]])
     for number, worker in enumerate(run.result.workers):
         colour, line = _COLOURS[number % len(_COLOURS)], run.timeline.workers.get(worker)
         if line is not None:
@@ -164,10 +178,16 @@ def _over_time(run: Observed) -> go.Figure:
             for row, values in enumerate(lines, start=2):
                 _step(figure, row, worker, colour, line.times, values)
         times, counts = preemptions_over_time(run.result, worker)
-        _step(figure, 5, worker, colour, [0.0, *times.tolist()], [0.0, *counts.tolist()])
-    figure.update_yaxes(range=[0, 1], row=4, col=1)
-    figure.update_xaxes(title="seconds", row=5, col=1)
-    figure.update_layout(template="plotly_white", height=760, margin={"t": 30, "b": 40})
+        all_counts = [0.0, *counts.tolist()]
+        _step(figure, 5, worker, colour, [0.0, *times.tolist(), end], [*all_counts, all_counts[-1]])
+    for row, unit in enumerate(units, start=1):
+        figure.update_yaxes(title=unit, rangemode="tozero", row=row, col=1)
+    for row, values in ((1, run.timeline.held), (5, run.result.preemptions.tolist())):
+        if not any(values):
+            figure.update_yaxes(range=[0, 1], nticks=2, row=row, col=1)
+    figure.update_yaxes(range=[0, 1], tickformat=".0%", row=4, col=1)
+    figure.update_xaxes(title="seconds since the run began", row=5, col=1)
+    figure.update_layout(template="plotly_white", height=820, margin={"t": 30, "b": 40}, legend=_BELOW)
     return figure
 
 
@@ -175,7 +195,15 @@ def _step(figure: go.Figure, row: int, name: str, colour: str, times: Sequence[f
     kept_times, kept = _peaks(times, values)
     line = {"color": colour, "shape": "hv", "width": 1.2}
     figure.add_scatter(
-        x=kept_times, y=kept, name=name, legendgroup=name, showlegend=row in (1, 2), line=line, row=row, col=1
+        x=kept_times,
+        y=kept,
+        mode="lines",
+        name=name,
+        legendgroup=name,
+        showlegend=row in (1, 2),
+        line=line,
+        row=row,
+        col=1,
     )
 
 

@@ -26,7 +26,7 @@ def test_one_file_with_every_part(page_parts: tuple[str, tuple[Observed, ...]]) 
     assert page.count("Plotly.newPlot(") == 5  # bars, distributions, three time lines
     assert page.count("<h4>") == 3
     assert "<td>lower bound</td>" in page
-    assert "One seed: 4" in page
+    assert "One run: seed 4" in page
     assert 'src="http' not in page
     assert page.endswith("</html>")
 
@@ -43,6 +43,15 @@ def test_time_lines_have_every_worker(page_parts: tuple[str, tuple[Observed, ...
     figure = _over_time(observed[0])
     assert len(figure.data) == 1 + 2 * 4
     assert {trace.name for trace in figure.data} == {"gateway", "a10-llama3-8b-0", "a10-llama3-8b-1"}
+
+
+def test_every_chart_has_its_unit_and_time_lines_reach_the_end(page_parts: tuple[str, tuple[Observed, ...]]) -> None:
+    _, observed = page_parts
+    charts = _over_time(observed[0]).to_dict()["layout"]
+    units = [charts[f"yaxis{number}"]["title"]["text"] for number in ("", 2, 3, 4, 5)]
+    assert units == ["requests", "requests", "requests", "share", "requests"]
+    held = _over_time(observed[0]).data[0]
+    assert held.x[-1] == pytest.approx(np.nanmax(observed[0].result.finished), rel=1e-4)
 
 
 def test_a_long_line_is_thinned_without_losing_its_peak() -> None:
