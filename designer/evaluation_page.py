@@ -169,7 +169,7 @@ def _over_time(run: Observed) -> go.Figure:
     units = ("requests", "requests", "requests", "share", "requests")
     figure = make_subplots(rows=5, cols=1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=0.05)
     end = float(np.nanmax(run.result.finished))
-    held = run.timeline.held or [0.0]
+    held: list[float] = [*run.timeline.held] or [0.0]
     _step(figure, 1, "gateway", "#222222", [*run.timeline.held_times[: len(held)], end], [*held, held[-1]])
     for number, worker in enumerate(run.result.workers):
         colour, line = _COLOURS[number % len(_COLOURS)], run.timeline.workers.get(worker)

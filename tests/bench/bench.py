@@ -1,4 +1,4 @@
-"""Simulated requests per CPU second, in one table: ``python -m tests.bench.bench [--json] [--repeat N] [--only WORD]``.
+"""Simulated requests per CPU second, in one table: ``python -m tests.bench.bench [--json] [--only WORD]``.
 
 Counted is the CPU time of this process from handing over the drawn requests to the finished result: policies loaded,
 events made, every invariant checked. Reading the trace is not counted. Each figure is the median of its repeats, and
@@ -270,14 +270,35 @@ def table(rows: Sequence[Row], drawn: Sequence[str]) -> Table:
             f"{row.fastest:,.0f}",
             "" if row.ratio is None else f"{row.ratio:.2f}",
             "" if row.ratio is None else row.baseline,
-            "" if row.target is None else f"{row.target:,.0f} {'met' if row.rate >= row.target else 'missed'}",
+            _verdict(row),
         )
     return made
+
+
+def markdown(rows: Sequence[Row], drawn: Sequence[str]) -> str:
+    """The table of docs/performance.md, and the machine it is of."""
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    lines = [
+        f"{machine}; traces: {'drawn look-alikes of ' + ', '.join(drawn) if drawn else 'the public ones'}.",
+        "",
+        "| row | requests | per CPU second | slowest to fastest repeat | ratio | target |",
+        "|---|--:|--:|--:|---|---|",
+    ]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f} to {row.baseline}"
+        spread = f"{row.slowest:,.0f} to {row.fastest:,.0f}"
+        lines.append(f"| {row.case} | {row.num_requests:,} | {row.rate:,.0f} | {spread} | {ratio} | {_verdict(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(row: Row) -> str:
+    return "" if row.target is None else f"{row.target:,.0f} {'met' if row.rate >= row.target else 'missed'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     parser.add_argument("--repeat", type=int, default=3, help="times each row is run (default %(default)s)")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--requests", type=int, help="use only the first so many of each trace")
@@ -288,6 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traces = Traces(Path(folder), options.requests)
         chosen = [case for case in cases(traces) if options.only in case.name]
         rows = measure(chosen, options.repeat, _progress)
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(rows, traces.drawn))
     if options.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
         told = {**machine, "look_alikes": traces.drawn, "rows": [asdict(row) for row in rows]}

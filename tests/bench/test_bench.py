@@ -29,7 +29,11 @@ def test_a_missing_trace_is_drawn_and_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(TRACES_VARIABLE, str(tmp_path / "none"))
-    assert main(["--json", "--repeat", "1", "--requests", "20", "--only", "mooncake, round_robin"]) == 0
+    file = tmp_path / "table.md"
+    words = ["--json", "--repeat", "1", "--requests", "20", "--only", "mooncake, round_robin"]
+    assert main([*words, "--markdown", str(file)]) == 0
+    assert "traces: drawn look-alikes of azure-conv, mooncake." in file.read_text()
+    assert "| mooncake, round_robin | 20 | " in file.read_text()
     told = json.loads(capsys.readouterr().out)
     assert told["look_alikes"] == ["azure-conv", "mooncake"]
     (row,) = told["rows"]
