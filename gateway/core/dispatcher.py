@@ -20,6 +20,7 @@ from gateway.core.events import (
     MetricsScraped,
     OutputTokens,
     PolicySetReplaced,
+    PoolsReconfigured,
     RequestArrived,
     RequestEnded,
     Ticked,
@@ -88,6 +89,7 @@ class Dispatcher:
             WorkerLeft: (None, self._left),
             WorkerHealthChanged: (None, self._health_changed),
             PolicySetReplaced: (self._check_pool, self._replaced),
+            PoolsReconfigured: (self._check_pools, self._reconfigured),
             Ticked: (None, self._ticked),
         }
 
@@ -166,6 +168,11 @@ class Dispatcher:
     def _check_id(self, event: RequestArrived) -> None:
         if event.request_id in self._requests:
             raise ValueError(f"request_id {event.request_id!r} is in flight already; the runner must make it unique")
+
+    def _check_pools(self, event: PoolsReconfigured) -> None:
+        Dispatcher(event.pools)  # whether they go together
+        if unknown := {config.name for config in event.pools} ^ self._pools.keys():
+            raise ValueError(f"pools {', '.join(sorted(unknown))}: a pool comes and goes with the dispatcher only")
 
     def _check_pool(self, event: WorkerJoined | PolicySetReplaced) -> None:
         if event.pool not in self._pools:
@@ -471,6 +478,8 @@ class Dispatcher:
         if found := self._worker(event.worker_id, event):
             pool, state = found
             self._decisions.read_output(pool, state)
+            if state.began_anew(event.values):
+                pool.prefix_index.empty(state.worker_id)
             sizes = state.sizes
             state.scraped(event.values, event.taken_at)
             if pool.holding is not None and (pool.needs.scraped or state.sizes != sizes):
@@ -500,6 +509,13 @@ class Dispatcher:
         pool = self._pools[event.pool]
         self._decisions.replace(pool, event.policy_set)
         self._to_offer.append(pool)
+
+    def _reconfigured(self, event: PoolsReconfigured, now: float) -> None:
+        for config in event.pools:
+            pool = self._pools[config.name]
+            pool.reconfigure(config)
+            self._to_offer.append(pool)
+        self._pool_by_model, self._default_pool = by_model(self._pools), default_pool(self._pools)
 
     def _ticked(self, event: Ticked, now: float) -> None:
         for pool in self._pools.values():

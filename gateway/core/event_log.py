@@ -23,6 +23,7 @@ from gateway.core.events import (
     Event,
     MetricsScraped,
     PolicySetReplaced,
+    PoolsReconfigured,
     RequestArrived,
     WorkerJoined,
     WorkerLeft,
@@ -142,6 +143,10 @@ def _encode_replaced(event: PolicySetReplaced) -> Sequence[Any]:
     return (event.time, event.pool, _encode_set(event.policy_set))
 
 
+def _encode_reconfigured(event: PoolsReconfigured) -> Sequence[Any]:
+    return (event.time, [_encode_pool(pool) for pool in event.pools])
+
+
 def _getter(kind: type) -> Callable[[Any], Sequence[Any]]:
     get = _FIELDS[kind]
     return get if len(fields(kind)) > 1 else lambda item: (get(item),)
@@ -152,6 +157,7 @@ _KINDS: Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]] = {
     WorkerJoined: ("WorkerJoined", _encode_joined),
     MetricsScraped: ("MetricsScraped", _encode_scraped),
     PolicySetReplaced: ("PolicySetReplaced", _encode_replaced),
+    PoolsReconfigured: ("PoolsReconfigured", _encode_reconfigured),
 }
 """By type: its name in a record, and how its fields are told."""
 
@@ -207,6 +213,8 @@ def _decode_event(kind: str, values: Sequence[Any], load: SetLoader) -> Event:
     if kind == "PolicySetReplaced":
         time, pool, policy_set = values
         return PolicySetReplaced(time, pool, _decode_set(pool, policy_set, load))
+    if kind == "PoolsReconfigured":
+        return PoolsReconfigured(values[0], tuple(_decode_pool(pool, load) for pool in values[1]))
     event: Event = _EVENTS[kind](*values)
     if isinstance(event, RequestArrived):
         event.prefix_keys = tuple((key, tokens) for key, tokens in event.prefix_keys)

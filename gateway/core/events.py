@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gateway.core.policy_set import PolicySet
+    from gateway.core.pool import PoolConfig
 
 Outcome = Literal["completed", "failed", "rejected"]
 """How a dispatch ended: ``completed``, a full answer or the client's own 4xx; ``failed``, the worker broke or
@@ -84,6 +85,8 @@ class WorkerMetrics:
     kv_capacity_tokens: int | None = None
     block_size: int | None = None
     max_num_seqs: int | None = None
+    num_starts: int | None = None
+    """How often the runner has seen the engine begin anew, its caches empty."""
 
 
 @dataclass(slots=True)
@@ -142,6 +145,14 @@ class PolicySetReplaced:
 
 
 @dataclass(slots=True)
+class PoolsReconfigured:
+    """Other limits for pools that are there; their policies stay."""
+
+    time: float
+    pools: tuple[PoolConfig, ...]
+
+
+@dataclass(slots=True)
 class Ticked:
     """Time passed: releases what was held too long, and asks the autoscaling policy at its interval."""
 
@@ -159,6 +170,7 @@ Event = (
     | WorkerLeft
     | WorkerHealthChanged
     | PolicySetReplaced
+    | PoolsReconfigured
     | Ticked
 )
 

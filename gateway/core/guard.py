@@ -81,6 +81,9 @@ class Guard:
         """One line for people: slot and error of the latest."""
         self.replace(policy_set)
 
+    def reconfigure(self, failures: int, window: int) -> None:
+        self._max_failures, self._window = failures, window
+
     def replace(self, policy_set: PolicySet) -> None:
         """From the next call on, these policies; their record is clean."""
         self.policy_set = policy_set

@@ -181,6 +181,15 @@ class PoolState:
         self.freed: dict[str, WorkerState] = {}
         """... and the workers that have given something back since."""
 
+    def reconfigure(self, config: PoolConfig) -> None:
+        """Other limits from here on. What is held was taken in and stays; priors are used up and change nothing."""
+        self.config = config
+        self.guard.reconfigure(config.guard_failures, config.guard_window)
+        self.prefix_index.resize(config.prefix_index_chunks)
+        self.scaling.reconfigure(config.replicas, config.scaling)
+        self.retry_budget.reconfigure(config.retry_share, config.retry_floor)
+        self.workers_changed()
+
     # --- workers ---
 
     def workers_changed(self) -> None:

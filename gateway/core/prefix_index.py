@@ -49,6 +49,15 @@ class PrefixIndex:
         self._workers.pop(worker_id, None)
         self._divide()
 
+    def empty(self, worker_id: str) -> None:
+        """The worker's cache holds nothing any more."""
+        if worker_id in self._workers:
+            self._workers[worker_id] = _Believed()
+
+    def resize(self, max_chunks: int) -> None:
+        self._max_chunks = max_chunks
+        self._divide()
+
     def num_cached_tokens(self, worker_id: str, keys: PrefixKeys) -> int:
         """Tokens of the longest believed hit; 0 for a worker that is not known."""
         believed = self._workers.get(worker_id)

@@ -17,10 +17,15 @@ class RetryBudget:
     __slots__ = ("_most", "_per_second", "_refilled_at", "_share", "balance")
 
     def __init__(self, share: float, floor: int) -> None:
-        self._share, self._per_second = share, floor / _FLOOR_SECONDS
-        self._most = float(floor * _SAVED_FLOORS)
         self._refilled_at: float | None = None
         self.balance = float(floor)
+        self.reconfigure(share, floor)
+
+    def reconfigure(self, share: float, floor: int) -> None:
+        """What is in hand stays in hand, up to what may be saved."""
+        self._share, self._per_second = share, floor / _FLOOR_SECONDS
+        self._most = float(floor * _SAVED_FLOORS)
+        self.balance = min(self.balance, max(self._most, float(floor)))
 
     def request_arrived(self) -> None:
         balance = self.balance + self._share

@@ -38,6 +38,9 @@ class VariantScaling:
         self.asked: int | None = None
         """The latest SetReplicas; None before the first."""
 
+    def reconfigure(self, minimum: int, maximum: int, config: ScalingConfig) -> None:
+        self.minimum, self.maximum, self._config = minimum, maximum, config
+
     @property
     def num_starting(self) -> int:
         return len(self._starting)
@@ -106,6 +109,15 @@ class Scaling:
         self.config = config
         self.variants = {name: VariantScaling(low, high, config) for name, (low, high) in replicas.items()}
         self._due: float | None = None
+
+    def reconfigure(self, replicas: Mapping[str, tuple[int, int]], config: ScalingConfig) -> None:
+        """Other bounds and delays; what was asked for and wished is kept."""
+        self.config = config
+        before = self.variants
+        self.variants = {name: VariantScaling(low, high, config) for name, (low, high) in replicas.items()}
+        for name in self.variants.keys() & before.keys():
+            before[name].reconfigure(*replicas[name], config)
+            self.variants[name] = before[name]
 
     @property
     def num_starting(self) -> int:

@@ -211,6 +211,11 @@ class WorkerState:
         self._publish_metrics()
         self.publish()
 
+    def began_anew(self, values: WorkerMetrics) -> bool:
+        """Whether the engine is another one than when it was last looked at."""
+        before = self.metrics.num_starts
+        return before is not None and values.num_starts is not None and values.num_starts != before
+
     def learn(self, values: WorkerMetrics) -> None:
         """Keep what is said; what is left out stays as it was."""
         known = self.metrics

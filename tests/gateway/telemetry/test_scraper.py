@@ -173,3 +173,29 @@ async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with FakeVllm() as worker, watching(worker.url) as (seen, _):
         await seen.until(lambda: seen.joins)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        b"vllm:generation_tokens_total 3\nprocess_start_time_seconds 100\n",
+        b"vllm:generation_tokens_total 900\nprocess_start_time_seconds 200\n",
+        b"vllm:generation_tokens_total 3\n",
+    ],
+    ids=["counters went back", "another process", "no start time"],
+)
+async def test_a_worker_that_began_anew_is_told(later: bytes) -> None:
+    async with FakeVllm() as worker:
+        worker.routes["/metrics"] = answer(b"vllm:generation_tokens_total 700\nprocess_start_time_seconds 100\n")
+        async with watching(worker.url) as (seen, _):
+            await seen.until(lambda: len(scrapes(seen)) >= 3)
+            assert {event.values.num_starts for event in scrapes(seen)} == {0}
+            worker.routes["/metrics"] = answer(later)
+            await seen.until(lambda: scrapes(seen)[-1].values.num_starts == 1)
+            number = len(scrapes(seen))
+            await seen.until(lambda: len(scrapes(seen)) >= number + 3)
+            assert scrapes(seen)[-1].values.num_starts == 1
+
+
+def scrapes(seen: Seen) -> list[MetricsScraped]:
+    return [event for event in seen.events if isinstance(event, MetricsScraped)]
