@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from designer.fidelity import METRICS, POLICIES, Comparison, Fidelity, compare
+from designer.grid import Regime, apply
 from designer.simulator.scenario import load_scenario
 
 
@@ -29,6 +30,9 @@ def fidelity_command(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Only requests that arrive before, seconds of the scenario.")
     ] = None,
+    kv: Annotated[
+        float, typer.Option(min=0.001, help="Multiplies the KV blocks of every worker, as designer grid does.")
+    ] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Keep trace, records and logs in this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -39,7 +43,7 @@ def fidelity_command(
 
     Example: designer fidelity least_loaded head_room --scenario demo
     """
-    loaded = load_scenario(scenario)
+    loaded = apply(load_scenario(scenario), Regime(kv=kv))
     progress = Console(stderr=True)
     with _folder(out) as folder:
         fidelity = compare(
