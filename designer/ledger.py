@@ -23,7 +23,7 @@ from designer.subject import Subject, subject_from_json
 
 LEDGER_FILE = "ledger.sqlite"
 SCHEMA_VERSION = 1
-Split = Literal["train", "validation", "sealed"]
+Split = Literal["train", "validation", "sealed", "regime"]
 
 _SCHEMA = """
 CREATE TABLE run (

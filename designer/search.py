@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from designer.ablation import ablate, components
 from designer.arm import Arm, Progress
+from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
-from designer.ledger import EvaluationRecord, Ledger, RunRecord, seed_of
+from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
 from designer.proposers.evolve import EvolveProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
@@ -64,6 +66,10 @@ class Settings:
     protocol: Protocol = field(default_factory=Protocol)
     deadline_seconds: float = 300.0
     """Wall clock of one simulation."""
+    ablation_seeds: int = 16
+    """Of the validation split; 0: no ablation."""
+    regime_seeds: int = 4
+    """Seeds in each regime of the certificate; 0: no certificate."""
 
     def check(self) -> Settings:
         """Itself.
@@ -265,7 +271,35 @@ class Search:
             return "nothing better"
         others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)] + [*controls.values()]
         distinct = {other.digest: other for other in others if other.digest not in (frozen.digest, frozen.comparator)}
-        return judge.seal(frozen, list(distinct.values()))
+        verdict = judge.seal(frozen, list(distinct.values()))
+        self._explain(judge, frozen)
+        return verdict
+
+    def _explain(self, judge: Judge, frozen: FrozenRecord) -> None:
+        """After the verdict, and without a part in it: what each component is worth, and where else the winner wins."""
+        settings, ledger = self._settings, self._ledger
+        winner = ledger.subject(frozen.digest)
+        if ledger.result("ablation") is None and settings.ablation_seeds:
+            seeds = [seed_of(self._record.secret, "validation", n) for n in range(settings.ablation_seeds)]
+            ledger.add_result("ablation", ablate(judge, winner, components(winner, self._program(winner)), seeds))
+        if ledger.result("certificate") is None and settings.regime_seeds:
+            names = (*settings.references, settings.baselines[0])
+            rivals = {s.digest: s for s in (ledger.subject(frozen.comparator), *map(subject_of_specs, names))}
+            self._watcher.say(f"certificate: {len(REGIMES)} regimes, {settings.regime_seeds} seeds each")
+            content = certify(
+                ledger,
+                self._scenario,
+                winner,
+                list(rivals.values()),
+                settings.regime_seeds,
+                jobs=self._jobs,
+                deadline_seconds=settings.deadline_seconds,
+            )
+            ledger.add_result("certificate", content)
+
+    def _program(self, winner: Subject) -> Mapping[str, Any] | None:
+        found = (o.proposal for o in self.arms["search"].history.outcomes if _subject(o).digest == winner.digest)
+        return next((proposal.program for proposal in found), None)
 
     def _shown_beside(self, comparator: str) -> list[str]:
         names = (self._settings.baselines[0], *self._settings.references)
@@ -312,7 +346,7 @@ class Search:
     def _simulations(self) -> dict[str, int]:
         """Proposers' budgets, and what was spent besides."""
         spent = {name: arm.spent for name, arm in self.arms.items()}
-        every = {"train": 0, "validation": 0, "sealed": 0}
+        every = {"train": 0, "validation": 0, "sealed": 0, "regime": 0}
         for record in self._ledger.evaluations():
             every[record.split] += record.simulations
         others = every.pop("train") - sum(spent.values())

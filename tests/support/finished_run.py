@@ -15,6 +15,8 @@ SETTINGS = Settings(
     baselines=("least_loaded+fcfs", "random+fcfs"),
     references=("joint/head_room",),
     protocol=PROTOCOL,
+    ablation_seeds=8,
+    regime_seeds=0,
 )
 
 

@@ -7,7 +7,7 @@ from designer.proposers.protocol import History, Outcome
 from designer.proposers.tuned_baseline import FAMILIES, TunedBaselineProposer
 from designer.proposers.tuning import skeleton
 
-REFERENCE = {seed: 50.0 for seed in range(4)}
+REFERENCE = dict.fromkeys(range(4), 50.0)
 
 
 def run(proposer: TunedBaselineProposer, count: int) -> list[Outcome]:

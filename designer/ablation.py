@@ -1,0 +1,109 @@
+"""What each component of a winner is worth: the winner without it, on seeds that the search has not seen.
+
+A program of the grammar is taken apart rule by rule and term by term; any other policy slot by slot, with the
+gateway's own rule in the slot that is taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from designer.proposers.emit import emit
+from designer.proposers.grammar import GrammarError, Program, Sum, canonical, check, from_json, put, sites, with_slot
+from designer.proposers.words import phrase
+from designer.sealed import Judge, Scored, effect_json, effect_of
+from designer.subject import Subject, subject_of_source
+from policies.contract import Slot
+
+Kind = Literal["limit", "choice", "order", "term", "slot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part of a policy, and the policy without it."""
+
+    words: str
+    kind: Kind
+    without: Subject
+
+
+def components(winner: Subject, program: Mapping[str, Any] | None) -> list[Component]:
+    """Every component that can be left out with a valid policy remaining; each remainder once."""
+    parts = list(_of_slots(winner) if program is None else _of_program(from_json(program)))
+    distinct = {part.without.digest: part for part in reversed(parts) if part.without.digest != winner.digest}
+    return list(distinct.values())[::-1]
+
+
+def ablate(judge: Judge, winner: Subject, parts: Sequence[Component], seeds: Sequence[int]) -> dict[str, Any]:
+    """The ratio of the policy without each component to the winner: above 1 the component helps."""
+    whole, *rest = judge.score("validation", [winner, *(part.without for part in parts)], seeds)
+    rows = [_row(part, scored, whole) for part, scored in zip(parts, rest, strict=True)]
+    return {"seeds": len(seeds), "rows": rows}
+
+
+def _row(part: Component, scored: Scored, whole: Scored) -> dict[str, Any]:
+    row = {"component": part.words, "kind": part.kind, "digest": part.without.digest}
+    if scored.failure:
+        return {**row, "failure": scored.failure}
+    return {**row, **effect_json(effect_of(scored, whole))}
+
+
+def _of_program(program: Program) -> Iterator[Component]:
+    yield from _without(program, _rules(program))
+    yield from _without(program, _terms(program))
+
+
+def _without(program: Program, smaller: Iterator[tuple[str, Kind, Program]]) -> Iterator[Component]:
+    for words, kind, rest in smaller:
+        try:
+            reduced = check(canonical(rest))
+        except GrammarError:
+            continue
+        if reduced != program:
+            yield Component(words, kind, subject_of_source(emit(reduced), f"without {words}"))
+
+
+def _rules(program: Program) -> Iterator[tuple[str, Kind, Program]]:
+    for n, limit in enumerate(program.limits):
+        rest = (*program.limits[:n], *program.limits[n + 1 :])
+        words = f"the limit on {phrase(limit.demand)}"
+        yield words, "limit", with_slot(program, "limits", rest)
+    kinds: tuple[Literal["choice", "order"], ...] = ("choice", "order")
+    for kind in kinds:
+        ranks = getattr(program, kind)
+        for n, rank in enumerate(ranks):
+            what = "the choice" if kind == "choice" else "the queue order"
+            yield f"{what} by {phrase(rank.by)}", kind, with_slot(program, kind, (*ranks[:n], *ranks[n + 1 :]))
+
+
+def _terms(program: Program) -> Iterator[tuple[str, Kind, Program]]:
+    for site in sites(program):
+        if isinstance(site.expr, Sum):
+            for n, term in enumerate(site.expr.terms):
+                rest = (*site.expr.terms[:n], *site.expr.terms[n + 1 :])
+                smaller = Sum(rest) if len(rest) > 1 else rest[0]
+                yield f"{phrase(term)}, in the {_WHERE[site.path[0]]}", "term", put(program, site.path, smaller)
+
+
+_WHERE: Mapping[str | int, str] = {"limits": "limit", "choice": "choice of worker", "order": "queue order"}
+
+
+def _of_slots(winner: Subject) -> Iterator[Component]:
+    """The slots a module fills are seen in its text: it is not executed here."""
+    for n, part in enumerate(winner.parts):
+        filled = part.slots or tuple(slot for slot, method in _METHOD.items() if method in part.source)
+        for slot in filled:
+            others = tuple(other for other in filled if other != slot)
+            if others:
+                rest = (*winner.parts[:n], replace(part, slots=others), *winner.parts[n + 1 :])
+                yield Component(f"the {slot} rule", "slot", Subject(f"without {slot}", rest))
+
+
+_METHOD: Mapping[Slot, str] = {
+    "routing": "def route(",
+    "scheduling": "def key(",
+    "autoscaling": "def desired_replicas(",
+    "batch": "def waiting_key(",
+}

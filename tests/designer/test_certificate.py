@@ -1,0 +1,64 @@
+"""Where a winner won, on two regimes of a small scenario."""
+
+from pathlib import Path
+
+import pytest
+
+from designer.certificate import REGIMES, certify
+from designer.grid import Regime
+from designer.ledger import Ledger, RunRecord
+from designer.simulator.scenario import Scenario
+from designer.subject import subject_of_source, subject_of_specs
+from tests.support.small_scenario import small_scenario
+
+WINNER, BASE, ROUND = (subject_of_specs(text) for text in ("joint/head_room", "least_loaded+fcfs", "round_robin+fcfs"))
+
+
+def certificate(folder: Path, cells: tuple[Regime, ...], scenario: Scenario | None = None) -> dict:  # type: ignore[type-arg]
+    with Ledger.create(folder, RunRecord("r", 0.0, "small", "{}", "hash", {}, "secret")) as ledger:
+        return certify(
+            ledger, scenario or small_scenario(), WINNER, [BASE, ROUND], 3, jobs=1, deadline_seconds=60.0, cells=cells
+        )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[type-arg]
+    return certificate(tmp_path_factory.mktemp("certificate"), (Regime(), Regime(load=0.02, kv=4.0)))
+
+
+def test_every_cell_says_what_a_gateway_would_measure_there(found: dict) -> None:  # type: ignore[type-arg]
+    tight, easy = (cell["measured"] for cell in found["cells"])
+    assert easy["arrival_rate"] == pytest.approx(0.02 * tight["arrival_rate"], rel=0.5)
+    assert easy["kv_tokens"] == 4 * tight["kv_tokens"]
+    assert tight["prompt_p50"] < tight["prompt_p90"] < tight["prompt_p99"]
+    assert tight["preempted_share"] > easy["preempted_share"] == 0.0
+
+
+def test_the_worst_cell_is_named_whoever_the_rival(found: dict) -> None:  # type: ignore[type-arg]
+    rows = [(row["ratio"], row["label"]) for cell in found["cells"] for row in cell["against"]]
+    assert (found["worst"]["ratio"], found["worst"]["label"]) == max(rows)
+
+
+def test_the_envelope_covers_the_cells_that_were_won_and_no_other(found: dict) -> None:  # type: ignore[type-arg]
+    won = [cell["measured"] for cell in found["cells"] if cell["won"]]
+    assert len(won) < 2, "with hardly any load there is nothing to win"
+    assert bool(found["won_in"]) == bool(won)
+    assert all(
+        low <= m[name] * 1.001 and m[name] <= high * 1.001 for m in won for name, (low, high) in found["won_in"].items()
+    )
+
+
+def test_a_rival_that_fails_leaves_the_cell_out(tmp_path: Path) -> None:
+    broken = subject_of_source("def create(rng):\n    raise ValueError('no')\n", "broken")
+    with Ledger.create(tmp_path, RunRecord("r", 0.0, "small", "{}", "hash", {}, "secret")) as ledger:
+        content = certify(
+            ledger, small_scenario(), WINNER, [broken], 2, jobs=1, deadline_seconds=60.0, cells=(Regime(),)
+        )
+    assert content["cells"] == []
+    assert content["worst"] is None
+    assert "no" in content["failed"][0]["failure"]
+
+
+def test_the_regimes_were_written_down_before() -> None:
+    assert len(REGIMES) == len(set(REGIMES)) == 12
+    assert Regime() in REGIMES
