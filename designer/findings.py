@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
 from designer.proposers.protocol import History, Outcome, log_ratio
 from designer.subject import subject_of_source
 
+RESULTS = ("ablation", "certificate", "why")
 ARMS = ("search", "control", "tuned")
 """The search, random samples, tuned baselines."""
 
@@ -23,6 +27,17 @@ class Entry:
     outcome: Outcome
     observed_effect: float | None
     """Estimated ratio of the metric to the reference's, on train seeds; None: it failed or was never scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCost:
+    """What the conversations of one role with a model came to."""
+
+    role: str
+    replies: int
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,12 @@ class Findings:
     winner_train_ratio: float | None
     """Of the winner to the comparator on the train seeds both have."""
     winner_source: str
+    folder: Path = Path()
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What was found out besides, by kind: ablation, certificate, why."""
+    replays: tuple[Mapping[str, Any], ...] = ()
+    """Of the winner through the real gateway, in the order they were made."""
+    roles: tuple[RoleCost, ...] = ()
 
     @property
     def selection_bias(self) -> float | None:
@@ -88,7 +109,7 @@ def read_findings(ledger: Ledger) -> Findings:
         run=run,
         layers=tuple(started[-1]["layers"]) if started else (),
         entries=entries,
-        curves={arm: _curve(ledger, arm) for arm in ARMS},
+        curves={arm: _curve(ledger, arm) or _running_best(entries[arm]) for arm in ARMS},
         labels=_labels(ledger),
         validation=ledger.result("validation"),
         sealed=tuple(_looks(ledger)),
@@ -98,7 +119,30 @@ def read_findings(ledger: Ledger) -> Findings:
         wall_seconds=sum(content["wall_seconds"] for _, content in ledger.events("finished")),
         winner_train_ratio=None if frozen is None else _train_ratio(frozen, train),
         winner_source="" if frozen is None else ledger.subject(frozen.digest).parts[0].source,
+        folder=ledger.path.parent,
+        results={kind: found for kind in RESULTS if (found := ledger.result(kind)) is not None},
+        replays=tuple(_replays(ledger)),
+        roles=tuple(_roles(ledger)),
     )
+
+
+def _replays(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
+    number = 1
+    while (found := ledger.result(f"replay {number}")) is not None:
+        yield found
+        number += 1
+
+
+def _roles(ledger: Ledger) -> Iterator[RoleCost]:
+    """Empty where no model was asked."""
+    with contextlib.closing(sqlite3.connect(f"file:{ledger.path}?mode=ro", uri=True)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'llm_messages'").fetchone():
+            return
+        rows = db.execute(
+            "SELECT a.role, count(m.reply), sum(m.prompt_tokens), sum(m.completion_tokens), sum(m.dollars)"
+            " FROM llm_messages m JOIN llm_attempts a USING (conversation, turn, attempt) GROUP BY a.role ORDER BY 1"
+        )
+        yield from (RoleCost(*row) for row in rows.fetchall())
 
 
 def _reference_digest(ledger: Ledger, run: RunRecord) -> str:
@@ -147,6 +191,17 @@ def _curve(ledger: Ledger, arm: str) -> tuple[tuple[int, float], ...]:
     content = ledger.result(f"curve {arm}")
     points = content["points"] if content else ()
     return tuple((int(spent), math.exp(effect)) for spent, effect in points)
+
+
+def _running_best(entries: Sequence[Entry]) -> tuple[tuple[int, float], ...]:
+    """Of an arm that has not ended: candidate by candidate, as far as they are scored."""
+    points, spent, best = list[tuple[int, float]](), 0, math.inf
+    for entry in entries:
+        spent += max(1, len(entry.outcome.scores))
+        if entry.observed_effect is not None and entry.observed_effect < best:
+            best = entry.observed_effect
+            points.append((spent, best))
+    return tuple(points)
 
 
 def _looks(ledger: Ledger) -> Iterator[Mapping[str, Any]]:

@@ -51,6 +51,7 @@ COVERED_BY = {
     "designer/proposers/variation.py": "tests/designer/proposers/test_evolve.py",
     "designer/proposers/vocabulary.py": "tests/designer/proposers/test_emit.py",
     "designer/proposers/words.py": "tests/designer/proposers/test_emit.py",
+    "designer/report_page.py": "tests/designer/test_report.py",
     "designer/subject.py": "tests/designer/test_sandbox.py",
     "designer/warm.py": "tests/designer/test_sandbox.py",
     "designer/wire.py": "tests/designer/test_lockstep.py",

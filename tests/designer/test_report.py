@@ -52,7 +52,10 @@ def test_the_page_stands_alone_and_shows_everything(findings: Findings, tmp_path
     assert "class DesignedPolicy" in page
     assert 'src="http' not in page
     assert 'href="http' not in page.split("</style>")[0]
-    assert "<script>alert" not in page
+    assert "<script" not in page
+    assert page.count("<svg") >= 3
+    for text in ("In short", "designer promote", "designer rollback", "How sure.", "Hypotheses", "<span class='add'>"):
+        assert text in page
 
 
 def test_json_can_be_read_by_a_program(findings: Findings) -> None:
