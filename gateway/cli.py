@@ -109,7 +109,7 @@ def serve(
     from gateway import process
     from gateway.inherited import Inherited
 
-    process.serve(configured, read, Inherited.parse(inherited) if inherited else None)
+    process.serve(configured, read, Inherited.parse(inherited) if inherited else None, config)
 
 
 @app.command(epilog="Example: gateway check --config gateway.toml")

@@ -24,6 +24,8 @@ class ServerSection(Section):
     port: Port = 8000
     reuse_port: bool = False
     """SO_REUSEPORT: the next process may listen before this one stops."""
+    watch_config: bool = True
+    """Read this file again when it changes."""
     forwarded: Literal["pass", "replace", "append"] = "pass"
     """X-Forwarded-…: as they came; the gateway's own instead; or those of a trusted proxy, and its address."""
 

@@ -146,7 +146,7 @@ class PolicyFiles:
         saved: PolicyState | None = None,
     ) -> None:
         self._saved = saved
-        self._submit, self._clock, self._settings, self._metrics, self._base = submit, clock, settings, metrics, base
+        self._submit, self._clock, self.settings, self._metrics, self._base = submit, clock, settings, metrics, base
         self._copies = Path(tempfile.mkdtemp(prefix="ranvier-policies-"))
         self._lock = asyncio.Lock()
         self._files_changed = asyncio.Event()
@@ -184,6 +184,30 @@ class PolicyFiles:
             if version.generation not in state.stack:  # by its first calls, while it was put in place
                 raise PolicyRefusedError((state.last_error or {}).get("message", "the set was retired at once"))
             return version
+
+    async def reload(self, texts: Mapping[str, str], before: Callable[[], None]) -> None:
+        """Swaps the sets of several pools in at one time, right after ``before``; all of them or none.
+
+        Args:
+            texts: by pool, what the configuration names now.
+        """
+        async with self._lock:
+            versions = {}
+            for pool, text in texts.items():
+                state = self.pool(pool)
+                try:
+                    versions[pool] = await self._prepare(state, text, parse(text, self._base), "reload")
+                except PolicyRefusedError as error:
+                    for version in versions.values():
+                        shutil.rmtree(version.folder, ignore_errors=True)
+                    self._refused(state, text, "reload", str(error))
+                    raise
+            before()
+            for pool, version in versions.items():
+                state = self.pools[pool]
+                state.configured = version.text
+                self._replace(state, version, state.stack)
+                self._follow(state, version.text, "reload", self._base)
 
     async def start(self, pool: str, configured: str, end: LastEnd | None = None) -> Version:
         """The first set of a pool: what ran last, if that is known and the configuration still names what it named
@@ -272,7 +296,7 @@ class PolicyFiles:
 
     async def follow_files(self) -> None:
         """Runs for ever: a followed file that changes is loaded as if by hand."""
-        while self._settings.watch_files:
+        while self.settings.watch_files:
             self._files_changed.clear()
             folders = {path.parent for state in self.pools.values() for path in state.files}
             if not folders:
@@ -302,13 +326,13 @@ class PolicyFiles:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             copies, originals = copied(specs, folder)
             if originals or origin != "start":  # what ships with the gateway passed the check before it shipped
-                await check(copies, self._settings, originals)
+                await check(copies, self.settings, originals)
             policy_set = self._load_here(state, copies, originals)
             undo.pop_all()
         return Version(policy_set, text, copies, origin, datetime.now(UTC), folder)
 
     def _load_here(self, state: PoolPolicies, specs: Sequence[PolicySpec], originals: Mapping[str, str]) -> PolicySet:
-        return load_copies(specs, self._settings.seed, state.take_generation(), originals)
+        return load_copies(specs, self.settings.seed, state.take_generation(), originals)
 
     def _replace(self, state: PoolPolicies, version: Version, below: list[int]) -> None:
         state.keep(version, below)

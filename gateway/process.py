@@ -7,11 +7,13 @@ import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import uvloop
 
 from gateway.config import Config
+from gateway.discovery.source import file_versions
 from gateway.errors import GatewayError
 from gateway.inherited import READY, Inherited
 from gateway.server import Gateway, Ports
@@ -24,8 +26,10 @@ log = logging.getLogger(__name__)
 _BEAT_SECONDS = 1.0
 
 
-def serve(config: Config, reread: Callable[[], Config], inherited: Inherited | None = None) -> None:
-    """Runs a gateway until SIGTERM or SIGINT; SIGHUP loads the policies that ``reread`` names.
+def serve(
+    config: Config, reread: Callable[[], Config], inherited: Inherited | None = None, file: Path | None = None
+) -> None:
+    """Runs a gateway until SIGTERM or SIGINT; on SIGHUP, and when ``file`` changes, ``reread`` says what it is to be.
 
     Args:
         inherited: under a supervisor, which asks by SIGUSR2 to leave the ports to the next process.
@@ -35,16 +39,22 @@ def serve(config: Config, reread: Callable[[], Config], inherited: Inherited | N
     """
     watchdog = Watchdog(config.policy.budget_seconds, config.policy.kill_seconds)
     with watchdog, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, watchdog, reread, inherited))
+        runner.run(_serve(config, watchdog, reread, inherited, file))
 
 
-async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config], inherited: Inherited | None) -> None:
+async def _serve(
+    config: Config,
+    watchdog: Watchdog,
+    reread: Callable[[], Config],
+    inherited: Inherited | None,
+    file: Path | None,
+) -> None:
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
-    gateway = Gateway(config, watchdog, inherited)
+    gateway = Gateway(config, watchdog, inherited, reread)
     if inherited is not None:
         loop.add_signal_handler(signal.SIGUSR2, _hand_over, gateway, stop)
     async with _beating(config, inherited), gateway.running() as ports, asyncio.TaskGroup() as group:
@@ -53,7 +63,9 @@ async def _serve(config: Config, watchdog: Watchdog, reread: Callable[[], Config
             inherited.tell(READY)
         gc.collect()
         gc.freeze()  # what is here now stays: later collections need not look at it
-        tasks = [group.create_task(_reload_on(hang_up, gateway, reread))]
+        tasks = [group.create_task(_reload_on(hang_up, gateway))]
+        if file is not None and config.server.watch_config:
+            tasks.append(group.create_task(_follow(file, hang_up)))
         if config.policy.stuck_seconds:
             tasks.append(group.create_task(exit_when_stuck(config.policy.stuck_seconds)))
         await stop.wait()
@@ -93,20 +105,16 @@ def _announce(config: Config, ports: Ports) -> None:
         log.warning("the admin port is reachable from outside and has no token: health and metrics only", extra=facts)
 
 
-async def _reload_on(hang_up: asyncio.Event, gateway: Gateway, reread: Callable[[], Config]) -> None:
+async def _reload_on(hang_up: asyncio.Event, gateway: Gateway) -> None:
     while True:
         await hang_up.wait()
         hang_up.clear()
-        try:
-            config = reread()
-        except GatewayError as error:
-            log.error("configuration not reloaded", extra={"error": str(error)})
-            continue
-        kept = {"pool", "base"}
-        changed = [name for name in type(config).model_fields if getattr(config, name) != getattr(gateway.config, name)]
-        ignored = sorted(set(changed) - kept)
-        if ignored:
-            log.warning("changed, and in force only after a restart", extra={"tables": ",".join(ignored)})
-        gateway.reload_keys()
-        gateway.reload_tls()
-        await gateway.reload_policies(config)
+        with suppress(GatewayError):  # logged, counted, and what was in force stays
+            await gateway.reload()
+
+
+async def _follow(file: Path, changed: asyncio.Event) -> None:
+    versions = file_versions(file)
+    await anext(versions)  # as it was read at the start
+    async for _ in versions:
+        changed.set()

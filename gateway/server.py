@@ -19,24 +19,27 @@ from prometheus_client.core import Metric
 
 from gateway.admin.app import ControlPlane, make_app
 from gateway.admin.view import PoolsView
-from gateway.api_keys import load_keys
+from gateway.api_keys import ApiKeys, load_keys
 from gateway.check import check_pools
 from gateway.config import Config, WorkerSection
 from gateway.core.commands import Cancel, Dispatch, PolicySetRetired, Reject, SetReplicas
 from gateway.core.dispatcher import Dispatcher
+from gateway.core.events import PoolsReconfigured
 from gateway.discovery.file import FileWorkers
 from gateway.discovery.membership import Membership
 from gateway.discovery.source import WorkerSource, file_versions
 from gateway.discovery.static import StaticWorkers
-from gateway.errors import ConfigError, PolicyRefusedError, StartError
+from gateway.errors import ConfigError, GatewayError, StartError
 from gateway.http.data_plane import DataPlane
 from gateway.inherited import Inherited, listening
 from gateway.policy_files import PolicyFiles
 from gateway.policy_state import LastEnd, PolicyState
+from gateway.reload import Plan, plan
 from gateway.replicas.mock_workers import mock_workers
 from gateway.replicas.process import ProcessReplicas
 from gateway.runtime import Clock, EventSink, Runtime
 from gateway.settings import admin_token, http_settings, pool_configs, replica_templates
+from gateway.telemetry import logs
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.event_log import EventLog, open_event_log
 from gateway.telemetry.log_file import LogFile
@@ -65,8 +68,17 @@ class Ports:
 class Gateway:
     """All parts of one gateway. Made on the event loop; ``running`` starts and ends them."""
 
-    def __init__(self, config: Config, watchdog: Watchdog, inherited: Inherited | None = None) -> None:
-        self.config, self._inherited = config, inherited
+    def __init__(
+        self,
+        config: Config,
+        watchdog: Watchdog,
+        inherited: Inherited | None = None,
+        reread: Callable[[], Config] | None = None,
+    ) -> None:
+        self.config, self._inherited, self._watchdog = config, inherited, watchdog
+        self._reread = reread or (lambda: config)
+        self._reloading = asyncio.Lock()
+        self._mocks: Sequence[str] = ()
         counts: dict[str, int] = {}
         check_pools(config)
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
@@ -142,10 +154,10 @@ class Gateway:
                 await self.policies.start(pool.name, "+".join(pool.policies), self._last_end)
             if self._inherited is None:
                 ports = await self._open(stack, decisions)
-            mocks = await stack.enter_async_context(mock_workers(self.config.mock))
+            self._mocks = await stack.enter_async_context(mock_workers(self.config.mock))
             self.runtime.start()
             stack.callback(self.runtime.stop)
-            await stack.enter_async_context(self._background(mocks))
+            await stack.enter_async_context(self._background())
             if self._inherited is not None:
                 await self._first_look()  # until then connections wait in the kernel's queue
                 ports = await self._open(stack, decisions)
@@ -216,16 +228,58 @@ class Gateway:
             async for _ in file_versions(self.config.path(file)):
                 self.reload_keys()
 
-    async def reload_policies(self, config: Config) -> None:
-        """Loads each pool's policies where ``config`` names others; a refusal is logged and the rest goes on."""
+    async def reload(self) -> Plan:
+        """Reads the configuration again and puts in force what can be while it runs.
+
+        Raises:
+            ConfigError, PolicyRefusedError: it cannot be used as it is; nothing has changed.
+        """
+        async with self._reloading:
+            try:
+                planned = await self._reload(self._reread())
+            except GatewayError as error:
+                self.metrics.config_reloaded(False)
+                log.error("configuration not reloaded", extra={"error": str(error)})
+                raise
+        self.metrics.config_reloaded(True)
+        log.info("configuration reloaded", extra={"changed": ",".join(planned.changed)})
+        if planned.needs_restart:
+            keys = ",".join(planned.needs_restart)
+            log.warning("changed, and in force only after a restart", extra={"keys": keys})
+        return planned
+
+    async def _reload(self, new: Config) -> Plan:
+        planned = plan(self.config, new)
+        config = planned.config
+        check_pools(config)
+        keys = load_keys(self._api_keys, config.path)
+        if self._tls is not None:
+            self._tls.check()
         before = {pool.name: pool.policies for pool in self.config.pool}
-        for pool in config.pool:
-            if pool.name in before and pool.policies != before[pool.name]:
-                try:
-                    await self.policies.load(pool.name, "+".join(pool.policies), "reload")
-                except PolicyRefusedError:
-                    continue  # logged, counted and shown by PolicyFiles
+        texts = {pool.name: "+".join(pool.policies) for pool in config.pool if pool.policies != before[pool.name]}
+        await self.policies.reload(texts, lambda: self._put_in_force(config, keys))
+        return planned
+
+    def _put_in_force(self, config: Config, keys: ApiKeys | None) -> None:
+        """Nothing in it fails or waits."""
+        if config.log != self.config.log:
+            logs.configure(config.log.level, config.log.format)
         self.config = config
+        self.runtime.submit(PoolsReconfigured(self.runtime.clock.time(), tuple(pool_configs(config))))
+        self.data_plane.reconfigure(http_settings(config))
+        self.data_plane.api_keys = keys
+        self.reload_tls()
+        self.membership.drain_seconds = config.timeouts.drain_seconds
+        self.scraper.settings = config.scrape
+        self.policies.settings = config.policy
+        self.replicas.templates = replica_templates(config)
+        self.decisions.limit(config.decisions.max_per_second)
+        self._watchdog.reconfigure(config.policy.budget_seconds, config.policy.kill_seconds)
+        self.membership.apply(StaticWorkers.name, self._static_workers())
+
+    def _static_workers(self) -> list[WorkerSection]:
+        first = self.config.pool[0].name
+        return [*self.config.workers, *(WorkerSection(url=url, pool=first) for url in self._mocks)]
 
     def _open_logs(self, stack: AsyncExitStack) -> Decisions:
         settings = self.config.decisions
@@ -234,14 +288,14 @@ class Gateway:
             logs = LogFile(self.config.path(settings.dir), "decisions", max_file_bytes=settings.max_file_bytes)
             stack.callback(logs.close)
             write = logs.write
-        decisions = Decisions(self.dispatcher.pools, settings.max_per_second, settings.keep, write)
+        decisions = self.decisions = Decisions(self.dispatcher.pools, settings.max_per_second, settings.keep, write)
         stack.callback(decisions.close)
-        sinks: list[EventSink] = [self.metrics.event_handled, decisions.event_handled]
+        sinks: list[EventSink] = [decisions.event_handled]
         if (events := self._open_event_log()) is not None:
             stack.callback(events.close)
             self.metrics.add_collector(events.collect)
             sinks.insert(0, events.event_handled)
-        self.runtime.event_log = sink_of(sinks)
+        self.runtime.event_log = sink_of(sinks, self.metrics.event_handled)
         return decisions
 
     def _open_event_log(self) -> EventLog | None:
@@ -251,7 +305,14 @@ class Gateway:
 
     async def _start_admin(self, stack: AsyncExitStack, decisions: Decisions) -> int:
         plane = ControlPlane(
-            self.config, self.policies, self.membership, self.view, self.metrics, decisions, self.not_ready
+            lambda: self.config,
+            self.policies,
+            self.membership,
+            self.view,
+            self.metrics,
+            decisions,
+            self.not_ready,
+            self.reload,
         )
         app = make_app(plane, admin_token(self.config))
         runner = self._admin = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -266,9 +327,9 @@ class Gateway:
         return await _bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
 
     @asynccontextmanager
-    async def _background(self, mocks: Sequence[str]) -> AsyncIterator[None]:
+    async def _background(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources(mocks)]
+            tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources()]
             tasks.append(group.create_task(self.policies.follow_files()))
             tasks.append(group.create_task(self._follow_keys()))
             tasks.extend(group.create_task(self._follow_tls(file)) for file in (self._tls.files if self._tls else []))
@@ -279,10 +340,9 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
 
-    def _sources(self, mocks: Sequence[str]) -> list[WorkerSource]:
+    def _sources(self) -> list[WorkerSource]:
         pools = [pool.name for pool in self.config.pool]
-        own = [WorkerSection(url=url, pool=pools[0]) for url in mocks]
-        sources: list[WorkerSource] = [StaticWorkers([*self.config.workers, *own])]
+        sources: list[WorkerSource] = [StaticWorkers(self._static_workers())]
         if self.config.discovery.file:
             sources.append(FileWorkers(self.config.path(self.config.discovery.file.path), pools))
         return sources

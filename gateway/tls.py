@@ -34,6 +34,10 @@ class ServerTls:
         named = (self._settings.cert, self._settings.key, self._settings.client_ca)
         return [self._path(name) for name in named if name is not None]
 
+    def check(self) -> None:
+        """ConfigError if the files as they are now cannot be used."""
+        _server_context(self._settings, self._path)
+
     def reload(self) -> None:
         """Reads the files again. Where that fails (its key is yet to come, say), what was there stays."""
         try:

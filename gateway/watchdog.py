@@ -41,9 +41,7 @@ class Watchdog:
     """
 
     def __init__(self, budget_seconds: float = 0.005, kill_seconds: float = 0.05) -> None:
-        self._budget = budget_seconds
-        self._kill = kill_seconds
-        self._poll = kill_seconds / _LOOKS_IN_A_KILL
+        self.reconfigure(budget_seconds, kill_seconds)
         self._started = 0.0
         self._running = self._overran = False
         self._condemned = 0.0
@@ -56,6 +54,12 @@ class Watchdog:
         self.total_seconds = 0.0
         """In policy calls."""
         self.longest_seconds = 0.0
+
+    def reconfigure(self, budget_seconds: float, kill_seconds: float) -> None:
+        """From the next call on."""
+        self._budget = budget_seconds
+        self._kill = kill_seconds
+        self._poll = kill_seconds / _LOOKS_IN_A_KILL
 
     def enter(self) -> None:
         self._started = monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,7 @@ from gateway.config_file import validated
 from gateway.discovery.file import placed
 from gateway.discovery.membership import Membership
 from gateway.policy_files import PolicyFiles
+from gateway.reload import Plan
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.metrics import GatewayMetrics
 
@@ -25,7 +26,8 @@ from gateway.telemetry.metrics import GatewayMetrics
 class ControlPlane:
     """What the admin port shows and changes."""
 
-    config: Config
+    config: Callable[[], Config]
+    """In force at the moment."""
     policies: PolicyFiles
     membership: Membership
     view: PoolsView
@@ -33,11 +35,12 @@ class ControlPlane:
     decisions: Decisions
     not_ready: Callable[[], list[str]]
     """Why no new request should be sent here; empty when one may."""
+    reload: Callable[[], Awaitable[Plan]]
 
 
 def make_app(plane: ControlPlane, token: str | None) -> web.Application:
     api = _Api(plane)
-    guards = [errors, access(token, plane.config.admin.is_loopback)]
+    guards = [errors, access(token, plane.config().admin.is_loopback)]
     app = web.Application(middlewares=guards, client_max_size=256 * 1024)
     app.add_routes(
         [
@@ -56,6 +59,7 @@ def make_app(plane: ControlPlane, token: str | None) -> web.Application:
             web.post("/admin/workers/{worker}/drain", api.drain_worker),
             web.get("/admin/decisions", api.decided),
             web.get("/admin/config", api.config),
+            web.post("/admin/config/reload", api.reload),
         ]
     )
     return app
@@ -115,7 +119,7 @@ class _Api:
         body = await body_of(request)
         if "api_key_env" in body:
             raise RequestError(400, "api_key_env: is for files alone: it would send a secret of the gateway anywhere")
-        names = [pool.name for pool in self._plane.config.pool]
+        names = [pool.name for pool in self._plane.config().pool]
         worker = placed("request", validated(WorkerSection, body, "request"), names)
         self._plane.membership.add(worker)
         return json_answer(self._plane.view.worker(worker.worker_id), 201)
@@ -137,8 +141,11 @@ class _Api:
         return json_answer({"decisions": self._plane.decisions.latest(int(limit))})
 
     async def config(self, request: web.Request) -> web.Response:
-        shown: dict[str, Any] = self._plane.config.model_dump(mode="json")
+        shown: dict[str, Any] = self._plane.config().model_dump(mode="json")
         return json_answer(shown)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        return json_answer((await self._plane.reload()).describe())
 
     def _pool(self, request: web.Request) -> str:
         pool = request.match_info["pool"]

@@ -64,7 +64,7 @@ class Membership:
         drain_seconds: float = 30.0,
     ) -> None:
         self._submit, self._clock, self._table = submit, clock, table
-        self._in_flight, self._left, self._drain_seconds = in_flight, left, drain_seconds
+        self._in_flight, self._left, self.drain_seconds = in_flight, left, drain_seconds
         self._watcher: WorkerWatcher | None = None
         self._wanted: dict[str, dict[str, WorkerSection]] = {}
         self._replicas: set[str] = set()
@@ -154,7 +154,7 @@ class Membership:
         self.drain(worker_id)
         if self._watcher:
             await self._watcher.forget(worker_id)
-        deadline = self._clock() + self._drain_seconds
+        deadline = self._clock() + self.drain_seconds
         while self._in_flight(worker_id) and self._clock() < deadline:  # noqa: ASYNC110 a count, not a condition
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         if member.joined:

@@ -112,6 +112,12 @@ class DataPlane:
         )
         self.output_tokens[worker_id] = 0
 
+    def reconfigure(self, settings: HttpSettings) -> None:
+        """Other limits and timeouts, for what runs as well; how it listens and sweeps stays."""
+        self.settings = settings
+        for pool in self._pools.values():
+            pool.settings = settings
+
     def remove_worker(self, worker_id: str) -> None:
         """Must come after the ``WorkerLeft`` event. What still runs there ends: another worker gets it if no byte of an
         answer was sent, a stream ends in an error."""

@@ -37,7 +37,7 @@ class ProcessReplicas:
     """Args: templates: by (pool, variant). A variant without a command is only logged."""
 
     def __init__(self, membership: Membership, templates: Mapping[tuple[str, str], ReplicasSection]) -> None:
-        self._membership, self._templates = membership, templates
+        self._membership, self.templates = membership, templates
         self._replicas: dict[tuple[str, str], list[Replica]] = {}
         self._wanted: dict[tuple[str, str], int] = {}
         self._number = 0
@@ -48,7 +48,7 @@ class ProcessReplicas:
         """Begins to bring the variant to that many; returns at once."""
         key = (command.pool, command.variant)
         facts = {"pool": command.pool, "variant": command.variant, "replicas": command.num_replicas}
-        template = self._templates.get(key)
+        template = self.templates.get(key)
         if template is None or not template.command:
             log.warning("replicas wanted, but the variant has no command to start one", extra=facts)
             return

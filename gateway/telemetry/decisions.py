@@ -52,6 +52,10 @@ class Decisions:
         self._open: OrderedDict[str, tuple[dict[str, Any], float]] = OrderedDict()
         """By request: its record, and when it was dispatched."""
 
+    def limit(self, max_per_second: float) -> None:
+        """From the next decision on."""
+        self._rate = max_per_second
+
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """Newest first."""
         return [self._records[-1 - i] for i in range(min(limit, len(self._records)))]

@@ -65,6 +65,7 @@ class GatewayMetrics:
         self._scrapes = Tally("ranvier_scrapes", "Of a worker's metrics page.", ["worker", "ok"])
         self._health = Tally("ranvier_worker_health_changes", "By new state.", ["worker", "healthy"])
         self._swaps = Tally("ranvier_policy_swaps", "By origin and outcome.", ["pool", "origin", "outcome"])
+        self._reloads = Tally("ranvier_config_reloads", "Of the configuration.", ["outcome"])
         self._of_workers = (self._retries, self._dispatches, self._scrapes, self._health)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -139,13 +140,16 @@ class GatewayMetrics:
     def policy_swapped(self, pool: str, origin: str, ok: bool) -> None:
         self._swaps.add((pool, origin, "replaced" if ok else "refused"))
 
+    def config_reloaded(self, ok: bool) -> None:
+        self._reloads.add(("reloaded" if ok else "refused",))
+
     def worker_left(self, worker_id: str) -> None:
         """Drops the worker's counts, so that workers that come and go do not add up."""
         for tally in self._of_workers:
             tally.forget("worker", worker_id)
 
     def _collect(self) -> Iterable[Metric]:
-        for tally in (self._requests, self._refused, self._rejects, self._swaps, *self._of_workers):
+        for tally in (self._requests, self._refused, self._rejects, self._swaps, self._reloads, *self._of_workers):
             yield tally.collect()
         times = self._times.items()
         yield histogram(

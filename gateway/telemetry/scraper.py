@@ -100,7 +100,7 @@ class Scraper:
     ) -> None:
         self._tokens_seen = tokens_seen
         self._submit, self._clock, self._joined = submit, clock, joined
-        self._settings, self._metrics, self._rng = settings, metrics, rng or Random()
+        self.settings, self._metrics, self._rng = settings, metrics, rng or Random()
         connector = aiohttp.TCPConnector(limit=0, force_close=False, ssl=tls or True)
         self._session = aiohttp.ClientSession(connector=connector, headers={"user-agent": "ranvier-gateway"})
         self.sights: dict[str, Sight] = {}
@@ -129,27 +129,27 @@ class Scraper:
                 await self._look(sight)
             except Exception:  # the task boundary: a fault here must not end the watch of a worker
                 log.exception("looking at a worker failed", extra={"worker": sight.worker.worker_id})
-            await asyncio.sleep(self._settings.interval_seconds * self._rng.uniform(0.9, 1.1))
+            await asyncio.sleep(self.settings.interval_seconds * self._rng.uniform(0.9, 1.1))
 
     async def _look(self, sight: Sight) -> None:
         values = await self._scrape(sight)
         if values is None or not sight.healthy or self._clock() >= sight.next_health_at:
             await self._check_health(sight)
-            sight.next_health_at = self._clock() + self._settings.health_interval_seconds
+            sight.next_health_at = self._clock() + self.settings.health_interval_seconds
         if sight.healthy and (not sight.joined or self._clock() >= sight.next_models_at):
             await self._read_models(sight, values)
 
     async def _read_models(self, sight: Sight, values: WorkerMetrics | None) -> None:
         """Joins it, or joins it anew when adapters were loaded or another model is served there by now."""
         models = sight.worker.models or await self._models(sight) or sight.models
-        sight.next_models_at = self._clock() + self._settings.models_interval_seconds
+        sight.next_models_at = self._clock() + self.settings.models_interval_seconds
         if not sight.joined or models != sight.models:
             sight.joined, sight.models = True, models
             self._joined(sight.worker, models, values)
 
     async def _scrape(self, sight: Sight) -> WorkerMetrics | None:
         worker_id = sight.worker.worker_id
-        answer = await self._get(sight, "/metrics", self._settings.timeout_seconds)
+        answer = await self._get(sight, "/metrics", self.settings.timeout_seconds)
         ok = answer is not None and answer.status == 200
         self._metrics.scraped(worker_id, ok)
         if answer is None or not ok:
@@ -178,7 +178,7 @@ class Scraper:
     def _feel_pulse(self, sight: Sight, page: bytes, num_running: int | None, now: float) -> None:
         """An engine that hangs answers /health with 200 (vllm #38157): its counters tell."""
         progress = engine_progress(page), self._tokens_seen(sight.worker.worker_id)
-        limit = self._settings.stalled_seconds
+        limit = self.settings.stalled_seconds
         if not num_running or progress[0] is None or progress != sight.progress:
             sight.progress, sight.moved_at, sight.stalled = progress, now, False
         elif 0 < limit < now - sight.moved_at and not sight.stalled:
@@ -188,7 +188,7 @@ class Scraper:
                 self._set_health(sight, False)
 
     async def _check_health(self, sight: Sight) -> None:
-        answer = await self._get(sight, "/health", self._settings.health_timeout_seconds)
+        answer = await self._get(sight, "/health", self.settings.health_timeout_seconds)
         if answer is not None and answer.status >= 500:
             sight.last_error = f"/health answered {answer.status}"
         if answer is not None and answer.status < 500:  # other servers than vLLM may have no /health: 404
@@ -201,7 +201,7 @@ class Scraper:
             return
         sight.failures, sight.last_error = 0, ""
         sight.successes += 1
-        if not sight.healthy and sight.successes >= (self._settings.healthy_after if sight.joined else 1):
+        if not sight.healthy and sight.successes >= (self.settings.healthy_after if sight.joined else 1):
             self._set_health(sight, True)
 
     def _failed(self, sight: Sight) -> None:
@@ -213,7 +213,7 @@ class Scraper:
                 "worker cannot be reached yet; trying on",
                 extra={"worker": sight.worker.worker_id, "url": sight.worker.url, "error": sight.last_error},
             )
-        if sight.healthy and sight.failures >= self._settings.unhealthy_after:
+        if sight.healthy and sight.failures >= self.settings.unhealthy_after:
             self._set_health(sight, False)
 
     def _set_health(self, sight: Sight, healthy: bool) -> None:
@@ -231,7 +231,7 @@ class Scraper:
 
     async def _models(self, sight: Sight) -> tuple[str, ...]:
         """Served names, adapters included; empty when the worker does not say."""
-        answer = await self._get(sight, "/v1/models", self._settings.health_timeout_seconds)
+        answer = await self._get(sight, "/v1/models", self.settings.health_timeout_seconds)
         if answer is None or answer.status != 200:
             return ()
         try:

@@ -156,14 +156,14 @@ def test_sigterm_lets_a_stream_end_and_the_log_replays(run: Run, tmp_path: Path)
     assert json.loads(done.stdout)["dispatches"] == 1
 
 
-def test_sighup_loads_changed_policies_and_sigkill_ends_the_mock_workers_too(tmp_path: Path) -> None:
+def test_a_changed_file_is_reloaded_and_sigkill_ends_the_mock_workers_too(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("[[pool]]\npolicies = ['least_loaded']\n")
     with running_gateway(tmp_path, "--mock", "1", "--config", "c.toml") as g:
-        config.write_text("[scrape]\ninterval_seconds = 3\n[[pool]]\npolicies = ['random']\n")
-        g.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "origin=reload" in g.output())
-        assert "in force only after a restart tables=scrape" in g.output()
+        config.write_text("[admin]\nhost = '::1'\n[tls]\ncert = 'c'\nkey = 'k'\n[[pool]]\npolicies = ['random']\n")
+        wait_for(lambda: "configuration reloaded changed=pool.default.policies" in g.output())  # it is followed
+        assert "origin=reload" in g.output()
+        assert "in force only after a restart keys=admin.host,tls" in g.output()
         config.write_text("[[pool")
         g.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "configuration not reloaded" in g.output())

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from gateway.api_keys import entry
-from gateway.config_file import load_config
 from gateway.errors import ConfigError, PolicyRefusedError, StartError
 from gateway.telemetry.event_log import replay_log
 from tests.support.fake_vllm import FakeVllm, auto
@@ -138,17 +137,6 @@ async def test_draining_shows_and_lets_streams_end() -> None:
         assert (await shell.data("GET", "/health")).status_code == 503
         assert (await stream).text.rstrip().endswith("[DONE]")
         await drain
-
-
-async def test_policies_of_a_changed_configuration_are_loaded() -> None:
-    async with FakeVllm() as worker:
-        tables = {"worker": [{"url": worker.url}]}
-        async with running_shell(tables) as shell:
-            changed = load_config(amend=lambda t: t.update(tables, pool=[{"policies": ["random"]}]))
-            await shell.gateway.reload_policies(changed)
-            await shell.gateway.reload_policies(changed)
-            pool = shell.gateway.dispatcher.pools["default"]
-            assert (pool.policy_set.generation, pool.policy_set.identities["routing"].name) == (2, "routing/random")
 
 
 async def test_every_metric_is_documented(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from gateway.config import Config
 from gateway.config_file import load_config
 from gateway.server import Gateway, Ports
 from gateway.watchdog import Watchdog
@@ -23,6 +24,8 @@ QUICK = {"interval_seconds": 0.05, "health_interval_seconds": 0.05, "unhealthy_a
 class Shell:
     def __init__(self, gateway: Gateway, ports: Ports, client: httpx.AsyncClient) -> None:
         self.gateway, self.ports, self._client = gateway, ports, client
+        self.reread: Mapping[str, Any] = {}
+        """Tables that differ, for a reload."""
 
     async def admin(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         url = f"http://127.0.0.1:{self.ports.admin}{path}"
@@ -45,11 +48,18 @@ class Shell:
 async def running_shell(tables: Mapping[str, Any], num_ready: int = 1) -> AsyncIterator[Shell]:
     """Ready with ``num_ready`` workers when the block begins."""
     defaults = {"server": {"host": "127.0.0.1", "port": 0}, "admin": {"port": 0}, "scrape": QUICK}
-    merged = {**tables, **{name: {**table, **tables.get(name, {})} for name, table in defaults.items()}}
-    config = load_config(amend=lambda t: t.update(merged))
+
+    def read() -> Config:
+        given = {**tables, **shells[0].reread} if shells else tables
+        merged = {**given, **{name: {**table, **given.get(name, {})} for name, table in defaults.items()}}
+        return load_config(amend=lambda t: t.update(merged))
+
+    shells: list[Shell] = []
+    config = read()
     with Watchdog(config.policy.budget_seconds, config.policy.kill_seconds) as watchdog:
-        gateway = Gateway(config, watchdog)
+        gateway = Gateway(config, watchdog, reread=read)
         async with gateway.running() as ports, httpx.AsyncClient(trust_env=False, timeout=20) as client:
             shell = Shell(gateway, ports, client)
+            shells.append(shell)
             await shell.until(lambda: gateway.view.num_ready() >= num_ready)
             yield shell

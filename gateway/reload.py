@@ -1,0 +1,103 @@
+"""What of a changed configuration takes effect at once, and what waits for a restart.
+
+All or nothing: everything that can fail is done before the first thing changes, and what then changes does so between
+two events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.config import Config, PoolSection, WorkerSection
+from gateway.config_values import Section
+
+_RESTART: Mapping[str, frozenset[str]] = {
+    "server": frozenset({"host", "port", "reuse_port", "watch_config"}),
+    "api_keys": frozenset({"file", "env"}),
+    "policy": frozenset({"seed", "state_dir", "stuck_seconds"}),
+    "decisions": frozenset({"keep", "dir", "max_file_bytes"}),
+    "pool": frozenset({"prior_output_tokens", "prior_tokens_per_byte"}),
+}
+"""Keys of tables whose other keys are live."""
+_LIVE_TABLES = frozenset(
+    {"server", "api_keys", "limits", "timeouts", "queue", "failure", "scrape", "policy", "decisions", "log"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reload comes to."""
+
+    config: Config
+    """In force afterwards: the new one, with the old values where a restart is needed."""
+    changed: tuple[str, ...]
+    """Keys that take effect, as ``limits.max_body_bytes``, ``pool.chat.policies``, ``worker.10.0.0.7:8000``."""
+    needs_restart: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        return {"changed": list(self.changed), "needs_restart": list(self.needs_restart)}
+
+
+def plan(old: Config, new: Config) -> Plan:
+    """``new`` is valid by itself; what runs is ``old``."""
+    changed: list[str] = []
+    waits: list[str] = []
+    tables: dict[str, Any] = {}
+    for name in Config.model_fields:
+        before, after = getattr(old, name), getattr(new, name)
+        if name in _LIVE_TABLES:
+            tables[name] = _merged(name, name, before, after, changed, waits)
+        elif name == "pool":
+            tables[name] = _pools(before, after, changed, waits)
+        elif name == "worker":
+            tables[name] = _workers(old, after, changed, waits)
+        elif name != "base" and before != after:
+            waits += _differing(name, before, after)
+    return Plan(old.model_copy(update=tables), tuple(sorted(changed)), tuple(sorted(waits)))
+
+
+def _merged(table: str, shown: str, before: Any, after: Any, changed: list[str], waits: list[str]) -> Any:
+    """``after``, with the values of ``before`` where only a restart can change them."""
+    fixed = _RESTART.get(table, frozenset())
+    kept = {}
+    for key in type(before).model_fields:
+        if getattr(before, key) == getattr(after, key):
+            continue
+        if key in fixed:
+            waits.append(f"{shown}.{key}")
+            kept[key] = getattr(before, key)
+        else:
+            changed.append(f"{shown}.{key}")
+    return after.model_copy(update=kept)
+
+
+def _pools(
+    before: tuple[PoolSection, ...], after: tuple[PoolSection, ...], changed: list[str], waits: list[str]
+) -> tuple[PoolSection, ...]:
+    """The pools that run; others come and go with the process."""
+    named = {pool.name: pool for pool in after}
+    waits += [f"pool.{name}" for name in {pool.name for pool in before} ^ named.keys()]
+    return tuple(
+        _merged("pool", f"pool.{pool.name}", pool, named[pool.name], changed, waits) if pool.name in named else pool
+        for pool in before
+    )
+
+
+def _workers(
+    old: Config, after: tuple[WorkerSection, ...], changed: list[str], waits: list[str]
+) -> tuple[WorkerSection, ...]:
+    pools = {pool.name for pool in old.pool}
+    kept = tuple(worker for worker in after if worker.pool is None or worker.pool in pools)
+    waits += [f"worker.{worker.worker_id}" for worker in after if worker not in kept]
+    before = {worker.worker_id: worker for worker in old.worker}
+    now = {worker.worker_id: worker for worker in kept}
+    changed += [f"worker.{name}" for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return kept
+
+
+def _differing(name: str, before: Any, after: Any) -> list[str]:
+    if not isinstance(before, Section) or type(before) is not type(after):
+        return [name]
+    return [f"{name}.{key}" for key in type(before).model_fields if getattr(before, key) != getattr(after, key)]
