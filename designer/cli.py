@@ -12,6 +12,7 @@ from designer.commands.fidelity import fidelity_command
 from designer.commands.grid import grid_command
 from designer.commands.promotion import promote_command, report_command, rollback_command
 from designer.commands.search import resume_command, run_command
+from designer.commands.ui import ui_command
 from designer.evaluate import EvaluationError
 from designer.fidelity import FidelityError
 from designer.ledger import LedgerError
@@ -56,6 +57,7 @@ app.command("rollback")(rollback_command)
 app.command("fidelity")(fidelity_command)
 app.command("calibrate")(calibrate_command)
 app.command("audit")(audit_command)
+app.command("ui")(ui_command)
 
 
 @app.callback()

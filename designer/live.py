@@ -1,0 +1,104 @@
+"""``designer ui``: the reports of runs as they grow, on loopback, to be read and nothing else.
+
+No script is sent and none may run, nothing is fetched from elsewhere, and only requests that name this very address are
+answered, so that no other site can have a browser read it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Container, Mapping
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from designer.findings import read_findings
+from designer.ledger import LEDGER_FILE, Ledger, LedgerError
+from designer.report import to_html, verdict_line
+from designer.report_page import STYLE
+
+REFRESH_SECONDS = 5
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def application(place: Path, hosts: Container[str]) -> web.Application:
+    """Serves a run, or every run in a folder of runs.
+
+    Args:
+        place: the folder of a run, or one that holds such folders.
+        hosts: the values of ``Host`` that are answered.
+    """
+    app = web.Application(middlewares=[_guarded(hosts)])
+    app.router.add_get("/", _Runs(place).index, allow_head=False)
+    app.router.add_get("/runs/{name}", _Runs(place).report, allow_head=False)
+    return app
+
+
+def _guarded(hosts: Container[str]) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.host not in hosts:
+            return web.Response(status=421, text="this address is not served here\n", headers=HEADERS)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=f"{error.reason}\n")
+        response.headers.update(HEADERS)
+        return response
+
+    return guard
+
+
+class _Runs:
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def folders(self) -> dict[str, Path]:
+        """By name, latest first. What was not listed is not served."""
+        if (self._place / LEDGER_FILE).is_file():
+            return {self._place.resolve().name: self._place}
+        found = sorted(self._place.glob(f"*/{LEDGER_FILE}"), key=lambda path: -path.stat().st_mtime)
+        return {path.parent.name: path.parent for path in found}
+
+    async def index(self, request: web.Request) -> web.Response:
+        folders = self.folders()
+        if len(folders) == 1:
+            return self._report(next(iter(folders.values())))
+        lines = [self._line(name, folder) for name, folder in folders.items()]
+        again = f"<meta http-equiv='refresh' content='{REFRESH_SECONDS}'>"
+        body = f"<h1>Ranvier: runs</h1><table>{''.join(lines) or '<tr><td>No run yet.</td></tr>'}</table>"
+        head = f"<meta charset='utf-8'>{again}<title>Ranvier: runs</title><style>{STYLE}</style>"
+        return _page(f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>")
+
+    def _line(self, name: str, folder: Path) -> str:
+        try:
+            with Ledger.open(folder) as ledger:
+                said = verdict_line(read_findings(ledger))
+        except LedgerError as error:
+            said = str(error)
+        shown = html.escape(name, quote=True)
+        return f"<tr><td><a href='/runs/{shown}'>{shown}</a></td><td class='text'>{html.escape(said)}</td></tr>"
+
+    async def report(self, request: web.Request) -> web.Response:
+        folder = self.folders().get(request.match_info["name"])
+        if folder is None:
+            raise web.HTTPNotFound
+        return self._report(folder)
+
+    def _report(self, folder: Path) -> web.Response:
+        with Ledger.open(folder) as ledger:
+            findings = read_findings(ledger)
+        return _page(to_html(findings, REFRESH_SECONDS if findings.verdict is None else 0))
+
+
+def _page(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/html", charset="utf-8")
