@@ -129,18 +129,15 @@ class Runtime:
             self._caught("the dispatcher failed on %s", type(event).__name__)
             commands = _given_up(event)
         if (event_log := self.event_log) is not None:
-            self._log(event_log, event, commands)
+            try:
+                event_log(event, self.dispatcher.counts_read, commands)
+            except Exception:  # noqa: BLE001 - logged and counted there
+                self._caught("the event log failed on %s", type(event).__name__)
         for command in commands:
             try:
                 self._carry_out[type(command)](command)
             except Exception:  # noqa: BLE001 - logged and counted there
                 self._caught("could not carry out %s", command)
-
-    def _log(self, event_log: EventSink, event: Event, commands: Sequence[Command]) -> None:
-        try:
-            event_log(event, self.dispatcher.counts_read, commands)
-        except Exception:  # noqa: BLE001 - logged and counted there
-            self._caught("the event log failed on %s", type(event).__name__)
 
     def _caught(self, message: str, what: object) -> None:
         self.num_errors += 1

@@ -108,6 +108,9 @@ def read_usage(data: bytes) -> Usage:
     at = max(data.rfind(b'"usage":{'), data.rfind(b'"usage": {'))
     if at < 0:
         return NO_USAGE
+    start = data.index(b"{", at)
+    if (end := data.find(b"}", start) + 1) and data.find(b"{", start + 1, end) < 0:
+        return _flat_usage(data[start:end])
     output = prompt = cached = None
     for name, number in _NUMBER.findall(data, at, at + _USAGE_SPAN):
         if name in (b"completion", b"output"):
@@ -117,3 +120,21 @@ def read_usage(data: bytes) -> Usage:
         else:
             cached = int(number)
     return Usage(output, prompt, cached)
+
+
+def _flat_usage(data: bytes) -> Usage:
+    """Of an object without others in it, as most are: read as a whole."""
+    try:
+        get = orjson.loads(data).get
+    except orjson.JSONDecodeError:
+        return NO_USAGE
+    output, prompt = get("completion_tokens", get("output_tokens")), get("prompt_tokens", get("input_tokens"))
+    return Usage(_count(output), _count(prompt), _count(get("cached_tokens", get("cache_read_input_tokens"))))
+
+
+def _count(value: object) -> int | None:
+    """Bounded: what a worker says is added up."""
+    return int(min(value, _MAX_TOKENS)) if isinstance(value, int | float) and value >= 0 else None
+
+
+_MAX_TOKENS = 10**12 - 1

@@ -9,10 +9,12 @@ from gateway.core.events import Event
 from gateway.runtime import EventSink
 
 
-def sink_of(sinks: Sequence[EventSink]) -> EventSink:
-    """Gives each event to all of ``sinks``, in their order."""
+def sink_of(sinks: Sequence[EventSink], of_commands: EventSink | None = None) -> EventSink:
+    """Gives each event to all of ``sinks``, in their order; to ``of_commands`` only those that led to commands."""
 
     def hear(event: Event, reads: Mapping[str, int], commands: Sequence[Command]) -> None:
+        if commands and of_commands is not None:
+            of_commands(event, reads, commands)
         for sink in sinks:
             sink(event, reads, commands)
 

@@ -155,3 +155,21 @@ def test_a_gateway_serves_without_a_place_for_its_log(
 def test_off_is_off(tmp_path: Path) -> None:
     assert opened(tmp_path, enabled=False) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_event_read_is_its_own_though_it_is_written_later(tmp_path: Path) -> None:
+    """The dispatcher fills the dictionary of counts anew for each event; an empty one it uses again."""
+    pools = [PoolConfig("p")]
+    dispatcher = Dispatcher(pools)
+    log = EventLog(dispatcher, pools, SEED, tmp_path, EventLogSection())
+    reads: dict[str, int] = {}
+    for number in range(3):
+        event = WorkerJoined(float(number), f"w{number}", "p")
+        commands = dispatcher.handle(event)
+        if number == 1:
+            reads["w0"] = 7
+        log.event_handled(event, reads, commands)
+        reads = {} if reads else reads
+    log.close()
+    records = [orjson.loads(line) for line in log.file.path.read_bytes().splitlines()[1:]]
+    assert [record[4:] for record in records] == [[], [{"w0": 7}, []], []]
