@@ -15,7 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
@@ -268,13 +268,16 @@ def _registered(source: bytes, path: str) -> Iterator[ModuleType]:
     before = sys.modules.pop(name, None)
     sys.modules[name] = module
     _forget_oldest()
-    try:
+    with ExitStack() as undo:
+        undo.callback(_put_back, name, before)
         yield module
-    except BaseException:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
-        raise
+        undo.pop_all()
+
+
+def _put_back(name: str, before: ModuleType | None) -> None:
+    sys.modules.pop(name, None)
+    if before is not None:
+        sys.modules[name] = before
 
 
 def _forget_oldest() -> None:

@@ -25,6 +25,7 @@ _TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 
 _E2E_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0, 960.0)
 _LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _NO_POOL = ""
+_STATUSES = frozenset(map(str, (429, *range(500, 512))))
 _CODES = {0: "none", 1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
 
 
@@ -126,6 +127,9 @@ class GatewayMetrics:
                 times.tpot.observe((e2e_seconds - ttft_seconds) / (num_output_tokens - 1))
 
     def request_retried(self, worker_id: str, reason: str) -> None:
+        word, _, code = reason.rpartition("_")
+        if code.isdigit() and code not in _STATUSES:  # a worker's word: anything
+            reason = f"{word}_other"
         self._retries.add((worker_id, reason))
 
     def request_refused(self, status: int) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
+MAX_SERIES = 10_000
+"""Combinations of label values that are told apart; further ones are counted together as ``other``."""
+
 
 class Tally:
     """One number for each combination of label values."""
@@ -22,6 +25,14 @@ class Tally:
         """By label values, in the order of the labels."""
 
     def add(self, key: tuple[str, ...], amount: int = 1) -> None:
+        try:
+            self.counts[key] += amount
+        except KeyError:
+            self._begin(key, amount)
+
+    def _begin(self, key: tuple[str, ...], amount: int) -> None:
+        if len(self.counts) >= MAX_SERIES:
+            key = tuple("other" for _ in key)
         self.counts[key] = self.counts.get(key, 0) + amount
 
     def forget(self, label: str, value: str) -> None:

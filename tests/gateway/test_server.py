@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,11 @@ async def test_the_next_gateway_takes_the_port_over_before_the_first_stops() -> 
                 assert (await second.complete()).status_code == 200
             assert first.gateway.data_plane.num_client_connections == 0
     assert len(worker.requests) == 10
+
+
+async def test_a_gateway_without_workers_says_so_and_is_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with running_shell({}, num_ready=0) as shell:
+            ready = await shell.admin("GET", "/health/ready")
+            assert (ready.status_code, ready.json()["reasons"]) == (503, ["no worker is ready"])
+            assert "no worker is configured" in caplog.text and "--worker URL" in caplog.text

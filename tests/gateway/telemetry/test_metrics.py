@@ -6,6 +6,7 @@ from gateway.core.commands import Cancel, Dispatch, Reject
 from gateway.core.events import Ticked
 from gateway.telemetry.metrics import GatewayMetrics, counter, gauge
 from gateway.telemetry.sinks import sink_of
+from gateway.telemetry.tallies import MAX_SERIES, Tally
 
 
 def finish(metrics: GatewayMetrics, **changes: object) -> None:
@@ -68,6 +69,26 @@ def test_a_client_cannot_make_labels() -> None:
     for number in range(100):
         finish(metrics, model=f"m{number}", tenant=f"t{number}", path=f"/v1/{number}")
     assert metrics.page().count(b"\n") == before
+
+
+def test_a_worker_cannot_make_labels() -> None:
+    metrics = GatewayMetrics()
+    for number in range(600, 900):
+        metrics.request_retried("w", f"first_event_{number}")
+        metrics.request_retried("w", f"status_{number}")
+    metrics.request_retried("w", "status_503")
+    assert value(metrics, "ranvier_retries_total", worker="w", reason="first_event_other") == 300
+    assert value(metrics, "ranvier_retries_total", worker="w", reason="status_other") == 300
+    assert value(metrics, "ranvier_retries_total", worker="w", reason="status_503") == 1
+
+
+def test_labels_are_bounded_whoever_makes_them() -> None:
+    tally = Tally("t", "T.", ["a", "b"])
+    for number in range(MAX_SERIES + 50):
+        tally.add((str(number), "x"))
+        tally.add(("0", "x"))
+    assert len(tally.counts) == MAX_SERIES + 1
+    assert (tally.counts["other", "other"], tally.counts["0", "x"]) == (50, MAX_SERIES + 51)
 
 
 def test_decisions_are_counted() -> None:
