@@ -164,7 +164,7 @@ class _Dropping(World):
 
     def _dispatch(self, now: int, record: RequestRecord, worker: SimulatedWorker) -> None:
         if record.request_id == "r3":
-            self._end(now, record, "completed")
+            self.end(now, record, "completed")
         else:
             super()._dispatch(now, record, worker)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from designer.simulator.scenario import Scenario, ScenarioError, Workers
+from designer.simulator.scenario import DEFAULT_POOL, Scenario, ScenarioError, Workers
 from gateway.core.events import WorkerMetrics
 from gateway.mockworker.engine import BatchPolicy, Engine, EngineConfig
 from gateway.mockworker.profile import WorkerProfile, load_profile
@@ -21,6 +21,7 @@ class WorkerPlan:
     worker_id: str
     variant: str
     profile: WorkerProfile
+    pool: str = DEFAULT_POOL
 
     @property
     def config(self) -> EngineConfig:
@@ -47,9 +48,9 @@ def plan_workers(scenario: Scenario) -> tuple[WorkerPlan, ...]:
     """
     plans: list[WorkerPlan] = []
     for group, workers in enumerate(scenario.workers):
-        profile = _profile(workers, group)
+        profile, pool = _profile(workers, group), workers.pool or DEFAULT_POOL
         for _ in range(workers.count):
-            plans.append(WorkerPlan(f"{profile.name}-{len(plans)}", workers.variant, profile))
+            plans.append(WorkerPlan(f"{profile.name}-{len(plans)}", workers.variant, profile, pool))
     return tuple(plans)
 
 

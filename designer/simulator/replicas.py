@@ -84,10 +84,14 @@ class Replicas:
         return start
 
 
-def replica_bounds(scenario: Scenario) -> Mapping[str, tuple[int, int]]:
-    """By variant, fewest and most; only variants that are scaled."""
+def replica_bounds(scenario: Scenario, pool: str = "") -> Mapping[str, tuple[int, int]]:
+    """By variant, fewest and most; only variants that are scaled.
+
+    Args:
+        pool: of which pool; empty where the scenario declares none.
+    """
     return {
         workers.variant: (workers.min_replicas, workers.max_replicas)
         for workers in scenario.workers
-        if workers.max_replicas is not None
+        if workers.max_replicas is not None and workers.pool == pool
     }

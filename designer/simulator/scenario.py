@@ -14,203 +14,98 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from designer.simulator.workload_tables import (
+    Arrivals,
+    Count,
+    Lengths,
+    MaxTokens,
+    Model,
+    NonNegative,
+    Positive,
+    Prefixes,
+    PromptBytes,
+    ScenarioError,
+    Sessions,
+    SyntheticWorkload,
+    Table,
+    Tenant,
+    TraceWorkload,
+    Workload,
+)
 from gateway.mockworker.profile import load_profile
+from policies.loader import PolicyLoadError, builtin_names, parse_specs
 
+__all__ = [
+    "Arrivals",
+    "Autoscaling",
+    "Clients",
+    "Failure",
+    "Lengths",
+    "MaxTokens",
+    "Model",
+    "Network",
+    "Objective",
+    "Prefixes",
+    "PromptBytes",
+    "Queue",
+    "Scenario",
+    "ScenarioError",
+    "ScenarioPool",
+    "Scrape",
+    "Sessions",
+    "SyntheticWorkload",
+    "Tenant",
+    "TraceWorkload",
+    "Workers",
+    "load_scenario",
+    "parse_scenario",
+    "scenario_names",
+]
+
+DEFAULT_POOL = "default"
+"""The one pool of a scenario that declares none."""
 _SUFFIX = ".toml"
 TRACES_VARIABLE = "RANVIER_TRACES"
 """Environment variable with the folder of downloaded traces; a trace's path may begin with it."""
 DEFAULT_TRACES = "traces"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
+class ScenarioPool(Table):
+    """Some of the workers, behind a queue of their own."""
 
-class ScenarioError(ValueError):
-    """A scenario that cannot be used; one line that names the file, the dotted key and the fix."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Arrivals(_Table):
-    """A renewal process: independent gaps of mean ``1 / rate``; the first request comes after the first gap."""
-
-    process: Literal["poisson", "lognormal", "gamma"] = "poisson"
-    rate: Positive
-    sigma: Positive | None = None
-    """Of the logarithm of a gap; needed by ``lognormal`` and by nothing else."""
-    cv: Positive | None = None
-    """Standard deviation of a gap over its mean; needed by ``gamma`` and by nothing else."""
-    day_seconds: Positive | None = None
-    """Length of a day, which begins at its quietest; None: the rate is the same all the time."""
-    day_amplitude: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The rate goes as ``rate x (1 - day_amplitude x cos(2 pi t / day_seconds))``."""
-
-    @model_validator(mode="after")
-    def _a_day_has_a_length(self) -> Arrivals:
-        if (self.day_seconds is not None) != (self.day_amplitude > 0):
-            raise ValueError("day_seconds and day_amplitude go together")
-        return self
-
-    @model_validator(mode="after")
-    def _shape_matches_process(self) -> Arrivals:
-        for name, process in (("sigma", "lognormal"), ("cv", "gamma")):
-            if (getattr(self, name) is not None) != (self.process == process):
-                raise ValueError(f'{name} goes with process = "{process}", which needs it')
-        return self
-
-
-class Lengths(_Table):
-    """Log-normal token counts: drawn, multiplied if an outlier, rounded, then clipped to ``min`` … ``max``."""
-
-    median: Positive
-    sigma: NonNegative = 0.0
-    min: Count = 1
-    max: Count = 1_000_000
-    outlier_fraction: Fraction = 0.0
-    outlier_factor: Positive = 10.0
-
-    @model_validator(mode="after")
-    def _min_below_max(self) -> Lengths:
-        if self.min > self.max:
-            raise ValueError("min is larger than max")
-        return self
-
-
-class MaxTokens(_Table):
-    """What clients write as ``max_tokens``: drawn independently of the true output, which it then cuts, as in vLLM."""
-
-    values: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
-    unset_fraction: Fraction = 0.0
-    """Share of requests that leave it out."""
-
-
-class PromptBytes(_Table):
-    """How many bytes of text the gateway sees for a prompt: ``tokens x per_token x lognormal(0, sigma)``."""
-
-    per_token: Positive = 4.0
-    sigma: NonNegative = 0.0
-    exact: bool = False
-    """The gateway is told the exact token count too, as for prompts sent as token ids."""
-
-
-class Prefixes(_Table):
-    """Shared beginnings, such as system prompts: added in front of the prompts that ``prompt_tokens`` describes."""
-
-    groups: Count
-    fraction: Fraction = 1.0
-    """Share of requests that begin with one."""
-    tokens: Lengths
-    """Length of a group's prefix, drawn once for each group."""
-    zipf: NonNegative = 0.0
-    """Popularity of group k is proportional to ``k ** -zipf``; 0 is uniform."""
-
-
-class Sessions(_Table):
-    """Every arrival begins a session: the prompt of a turn is the one before it, its answer, and new text."""
-
-    turns: Lengths
-    """How many; of a session that grows past ``max_prompt_tokens``, fewer."""
-    think_seconds: Positive
-    """Median of the time between an answer and the next turn ..."""
-    think_sigma: NonNegative = 0.0
-    """... which is log-normal."""
-    max_prompt_tokens: Count
-    """No turn with a longer prompt is sent."""
-
-
-class Tenant(_Table):
     name: Annotated[str, Field(min_length=1)]
-    weight: Positive = 1.0
-    """Share of the requests, relative to the other tenants."""
-    priority: int = 0
-    """Higher is served first."""
-    ttft_slo_seconds: Positive | None = None
-    from_seconds: NonNegative = 0.0
-    to_seconds: Positive | None = None
-    """Outside these times the tenant's requests, drawn as all others, are left out. Needs ``duration_seconds``."""
-
-
-class SyntheticWorkload(_Table):
-    """Requests drawn from distributions; exactly one of ``duration_seconds`` and ``num_requests``."""
-
-    kind: Literal["synthetic"]
-    duration_seconds: Positive | None = None
-    num_requests: Count | None = None
-    arrivals: Arrivals
-    prompt_tokens: Lengths
-    output_tokens: Lengths
-    max_tokens: MaxTokens | None = None
-    bytes: PromptBytes = PromptBytes()
-    prefixes: Prefixes | None = None
-    sessions: Sessions | None = None
-    """None: every request stands alone."""
-    tenants: Annotated[tuple[Tenant, ...], Field(strict=False, min_length=1)] = (Tenant(name="default"),)
-    stream_fraction: Fraction = 1.0
-    """Share of requests that stream; the gateway never sees the first token of the others."""
+    models: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What requests that come here name; empty, in one pool at most: all that no other pool names."""
+    policies: str = ""
+    """Built-in policies that run here whatever is evaluated; empty: those that are evaluated."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> SyntheticWorkload:
-        if (self.duration_seconds is None) == (self.num_requests is None):
-            raise ValueError("give either duration_seconds or num_requests")
-        if len({tenant.name for tenant in self.tenants}) < len(self.tenants):
-            raise ValueError("two tenants have the same name")
-        if self.num_requests is not None and any(tenant.from_seconds or tenant.to_seconds for tenant in self.tenants):
-            raise ValueError("from_seconds and to_seconds of a tenant go with duration_seconds")
+    def _built_in_policies(self) -> ScenarioPool:
+        try:
+            specs = parse_specs(self.policies) if self.policies else ()
+        except PolicyLoadError as error:
+            raise ValueError(f"policies: {error}") from None
+        known = builtin_names()
+        for spec in specs:
+            if spec.source not in known and spec.source not in {name.rpartition("/")[2] for name in known}:
+                raise ValueError(f"policies: {spec.source!r} is no built-in policy (known: {', '.join(known)})")
         return self
 
 
-class TraceWorkload(_Table):
-    """Requests of a JSONL trace. Seeds differ by which requests are kept and by the noise of the byte counts."""
-
-    kind: Literal["trace"]
-    path: Annotated[str, Field(min_length=1)]
-    """Relative to the scenario file, or ``$RANVIER_TRACES/…``: in the folder that this variable names, by default
-    ``traces`` in the working directory."""
-    obtain: str = ""
-    """Where the trace comes from and how to make the file; told when it is missing."""
-    time_scale: Positive = 1.0
-    """Multiplies arrival times: 0.5 doubles the load."""
-    start_seconds: NonNegative = 0.0
-    first_seconds: Positive | None = None
-    """Length of the slice that is used, before ``time_scale``; the whole rest by default."""
-    keep_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Every request is kept with this probability, drawn anew for each seed."""
-    bytes: PromptBytes = PromptBytes()
-    max_tokens: MaxTokens | None = None
-    """For records that have none of their own."""
-
-    @property
-    def file(self) -> Path:
-        """The trace.
-
-        Raises:
-            ScenarioError: there is no such file; says where to get it, if the scenario does.
-        """
-        path = Path(self.path)
-        if not path.is_file():
-            raise ScenarioError(f"{path}: no such trace" + (f"; {self.obtain}" if self.obtain else ""))
-        return path
-
-
-Workload = Annotated[SyntheticWorkload | TraceWorkload, Field(discriminator="kind")]
-
-
-class Workers(_Table):
+class Workers(Table):
     """``count`` workers of one kind."""
 
     profile: Annotated[str, Field(min_length=1)]
     """Name of a worker profile, or a path of one, relative to the scenario file."""
     count: Count = 1
     variant: Annotated[str, Field(min_length=1)] = "default"
+    pool: str = ""
+    """Where they are, of a scenario that declares pools."""
     time_scale: Positive = 1.0
     """Multiplies every coefficient of the profile's step time."""
-    engine: dict[str, bool | int | float | str] = {}
+    engine: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Engine configuration that differs from the profile's, by the names of ``EngineConfig``."""
     min_replicas: Count = 1
     max_replicas: Count | None = None
@@ -225,20 +120,20 @@ class Workers(_Table):
         return self
 
 
-class Network(_Table):
+class Network(Table):
     """One-way delays between gateway and worker."""
 
     dispatch_seconds: NonNegative = 0.0005
     answer_seconds: NonNegative = 0.0005
 
 
-class Scrape(_Table):
+class Scrape(Table):
     interval_seconds: Positive = 1.0
     delay_seconds: NonNegative = 0.002
     """From the moment a worker answers to the moment the dispatcher hears of it."""
 
 
-class Queue(_Table):
+class Queue(Table):
     """Limits of the gateway's held queue, as in the gateway's own configuration."""
 
     max_requests: Count = 10_000
@@ -250,14 +145,14 @@ class Queue(_Table):
     """While something is held, the dispatcher hears the time this often at least."""
 
 
-class Clients(_Table):
+class Clients(Table):
     timeout_seconds: Positive | None = None
     """A client leaves this long after it sent its request; None: never."""
     deadline_seconds: Positive | None = None
     """Sent along with the request: held past it, it is answered with an error."""
 
 
-class Autoscaling(_Table):
+class Autoscaling(Table):
     """When the autoscaling policy is asked and how long a wish must last, as in the gateway's own configuration."""
 
     interval_seconds: Positive = 15.0
@@ -266,7 +161,7 @@ class Autoscaling(_Table):
     start_timeout_seconds: Positive = 900.0
 
 
-class Failure(_Table):
+class Failure(Table):
     """A worker stops working, and comes back empty; exactly one of ``at_seconds`` and ``mean_seconds_between``."""
 
     at_seconds: NonNegative | None = None
@@ -288,7 +183,13 @@ class Failure(_Table):
         return self
 
 
-class Objective(_Table):
+TimeMetric = Literal["mean_response_time", "p99_response_time", "mean_ttft", "p99_ttft"]
+Metric = Literal[TimeMetric, "seconds_per_good_request", "worker_seconds", "weighted"]
+"""``seconds_per_good_request``: the inverse of goodput. ``worker_seconds``: the cost, times the factor by which more
+requests miss their promises than may. ``weighted``: a sum of the others, by ``weights``."""
+
+
+class Objective(Table):
     """What an evaluation compares; lower is better."""
 
     metric: Literal["mean_response_time", "p99_response_time", "mean_ttft", "p99_ttft"] = "mean_response_time"
@@ -300,10 +201,12 @@ class Objective(_Table):
     """For goodput: seconds per output token after the first."""
 
 
-class Scenario(_Table):
+class Scenario(Table):
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
     workload: Workload
+    pools: Annotated[tuple[ScenarioPool, ...], Field(strict=False)] = ()
+    """None: one pool of all workers, for any model, with the policies that are evaluated."""
     workers: Annotated[tuple[Workers, ...], Field(strict=False, min_length=1)]
     network: Network = Network()
     scrape: Scrape = Scrape()
@@ -324,10 +227,51 @@ class Scenario(_Table):
                 raise ValueError(f"failures name worker {failure.worker}, and there are fewer; the first is 0")
         return self
 
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Scenario:
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) < len(names):
+            raise ValueError("two pools have the same name")
+        for number, workers in enumerate(self.workers):
+            if workers.pool not in (names or [""]):
+                known = f"name one of {', '.join(names)}" if names else "leave it out, or declare [[pools]]"
+                raise ValueError(f"workers[{number}].pool is {workers.pool!r}: {known}")
+        for name in names:
+            if name not in {workers.pool for workers in self.workers}:
+                raise ValueError(f"pool {name!r} has no workers")
+        self._models_have_pools()
+        return self
+
+    def _models_have_pools(self) -> None:
+        served = [model for pool in self.pools for model in pool.models]
+        if len(set(served)) < len(served):
+            raise ValueError("a model is named by two pools")
+        takers = [pool.name for pool in self.pools if not pool.models]
+        if len(takers) > 1:
+            raise ValueError(f"pools {', '.join(takers)} name no models; at most one may")
+        if not self.pools or takers or not isinstance(self.workload, SyntheticWorkload):
+            return
+        if not self.workload.models and len(self.pools) > 1:
+            raise ValueError("workload.models is missing: every pool names its models, so requests must name one")
+        for model in self.workload.models:
+            if model.name not in served:
+                raise ValueError(f"workload.models: no pool names {model.name!r}")
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """At least one."""
+        return tuple(pool.name for pool in self.pools) or (DEFAULT_POOL,)
+
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all that can change a result: a trace counts by its bytes, a profile by its numbers."""
         content = self.model_dump(mode="json", exclude={"name", "description"})
+        if not self.pools:  # what a scenario of one pool could say before there were several
+            del content["pools"]
+            for workers in content["workers"]:
+                del workers["pool"]
+        if isinstance(self.workload, SyntheticWorkload) and not self.workload.models:
+            del content["workload"]["models"]
         if isinstance(self.workload, TraceWorkload):
             content["workload"].pop("obtain")
             content["workload"]["path"] = hashlib.sha256(self.workload.file.read_bytes()).hexdigest()

@@ -107,6 +107,9 @@ def _synthesize(spec: SyntheticWorkload, seed: int) -> RequestColumns:
         prefix_chunks=chunks,
         exact_prompt_tokens=spec.bytes.exact,
     )
+    if spec.models:
+        chosen = draws.choices(seed, "model", count, np.array([model.weight for model in spec.models]))
+        columns = replace(columns, models=tuple(spec.models[index].name for index in chosen.tolist()))
     columns = _within_tenants_times(columns)
     return columns if spec.sessions is None else _with_turns(columns, spec, spec.sessions, seed)
 
@@ -161,6 +164,7 @@ def _in_order(
         **joined,
         prefix_chunks=_session_chunks(columns, of, joined["num_prompt_tokens"].tolist(), seed),
         session_ids=tuple(f"s{number}" for number in of),
+        models=tuple(columns.models[number] for number in of) if columns.models else (),
         turn_after=np.where(after < 0, -1, place[after])[order],
         think_ps=think_ps[order],
     )
@@ -197,7 +201,10 @@ _ROWS = ("arrival_ps", "num_prompt_tokens", "num_output_tokens", "num_prompt_byt
 def _rows(columns: RequestColumns, kept: Ints) -> RequestColumns:
     """Some of its requests."""
     chunks = tuple(columns.prefix_chunks[row] for row in kept.tolist()) if columns.prefix_chunks else ()
-    return replace(columns, prefix_chunks=chunks, **{name: getattr(columns, name)[kept] for name in _ROWS})
+    models = tuple(columns.models[row] for row in kept.tolist()) if columns.models else ()
+    return replace(
+        columns, prefix_chunks=chunks, models=models, **{name: getattr(columns, name)[kept] for name in _ROWS}
+    )
 
 
 def _arrivals(spec: SyntheticWorkload, seed: int) -> Ints:

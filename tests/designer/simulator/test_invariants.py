@@ -20,8 +20,9 @@ from designer.simulator.invariants import (
     check_steps,
 )
 from designer.simulator.policies import make_policy_set
+from designer.simulator.pools import pool_config
 from designer.simulator.results import OUTCOMES, SimulationResult
-from designer.simulator.world import pool_config, simulate
+from designer.simulator.world import simulate
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import RequestArrived, WorkerJoined
 from gateway.mockworker.engine import Engine, EngineConfig, EngineRequest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from designer.simulator.fleet import plan_workers
 from designer.simulator.policies import make_policy_set
+from designer.simulator.pools import pool_config
 from designer.simulator.replicas import Replicas, replica_bounds
-from designer.simulator.world import POOL, pool_config
+from designer.simulator.scenario import DEFAULT_POOL
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import RequestArrived, WorkerDraining, WorkerJoined
 from gateway.core.pool import PoolState
@@ -24,8 +25,8 @@ def joined() -> tuple[Replicas, Dispatcher, PoolState]:
     plans = plan_workers(SCENARIO)
     dispatcher = Dispatcher([pool_config(SCENARIO, make_policy_set("round_robin", 1))])
     for plan in plans:
-        dispatcher.handle(WorkerJoined(0.0, plan.worker_id, POOL, plan.variant))
-    return Replicas(SCENARIO, plans), dispatcher, dispatcher.pools[POOL]
+        dispatcher.handle(WorkerJoined(0.0, plan.worker_id, DEFAULT_POOL, plan.variant))
+    return Replicas(SCENARIO, plans), dispatcher, dispatcher.pools[DEFAULT_POOL]
 
 
 def test_only_bounded_variants_are_scaled() -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import orjson
 import pytest
 
+from designer.simulator.failures import draw_failures
 from designer.simulator.fleet import plan_workers
 from designer.simulator.policies import make_policy_set
+from designer.simulator.pools import pool_config
 from designer.simulator.results import OUTCOMES, SimulationResult
 from designer.simulator.scenario import Scenario, ScenarioError, SyntheticWorkload, load_scenario
 from designer.simulator.workload import draw_workload
-from designer.simulator.world import World, pool_config, simulate
+from designer.simulator.world import World, simulate
 from gateway.core.commands import Cancel, Command, Dispatch, SetReplicas
 from gateway.core.event_log import DivergenceError, encode_header, replay
 from gateway.core.event_log import Recorder as Log
@@ -262,6 +264,33 @@ def test_the_event_log_of_a_run_replays_to_the_same_commands(spec: str) -> None:
     replayed = [command for _, commands in replay(written[0], written[1:], loader_of(5)) for command in commands]
     assert sum(isinstance(command, Dispatch) for command in replayed) >= 70
     assert sum(record[1] == "checkpoint" for record in written[1:]) >= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "seen"),
+    [
+        ("failures", "head_room", WorkerHealthChanged),
+        ("diurnal", "least_loaded+target_tracking:target=8", WorkerLeft),
+    ],
+)
+def test_a_log_with_failures_cold_starts_and_draining_workers_replays(name: str, spec: str, seen: type) -> None:
+    scenario = load_scenario(name)
+    assert isinstance(scenario.workload, SyntheticWorkload)
+    arrivals = scenario.workload.arrivals.model_copy(update={"rate": scenario.workload.arrivals.rate / 4})
+    scenario = scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"arrivals": arrivals})})
+    columns = draw_workload(scenario, 2)
+    policy_set = make_policy_set(spec, 2)
+    failures = draw_failures(scenario, 2, int(columns.arrival_ps.max()))
+    world = World(scenario, columns, policy_set, None, None, failures, 2)
+    log, records, commands = Log(world.dispatcher, checkpoint_every=200), [], []
+    world.sink = lambda event, made: (records.extend(log.records(event, made)), commands.extend(made))
+    header = encode_header([pool_config(scenario, policy_set)], seed=2)
+    world.run()
+    written = orjson.loads(orjson.dumps([header, *records]))
+    replayed = list(replay(written[0], written[1:], loader_of(2)))
+    assert [command for _, made in replayed for command in made] == commands
+    assert any(isinstance(event, seen) for event, _ in replayed)
+    assert sum(record[1] == "checkpoint" for record in records) >= 10
 
 
 def test_a_changed_decision_does_not_replay() -> None:
