@@ -27,7 +27,7 @@ COVERED_BY = {
     "gateway/http/head_checks.py": "tests/gateway/http/test_client_connection.py",
     "gateway/http/metrics.py": "tests/gateway/telemetry/test_metrics.py",
     "gateway/http/settings.py": "tests/gateway/test_settings.py",
-    "gateway/http/unsent.py": "tests/gateway/http/test_client_connection.py",
+    "gateway/http/slow_client.py": "tests/gateway/http/test_client_connection.py",
     "gateway/mockworker/engine_types.py": "tests/gateway/mockworker/test_engine.py",
     "gateway/mockworker/batch.py": "tests/gateway/mockworker/test_engine_reference.py",
     "gateway/mockworker/contention.py": "tests/gateway/mockworker/test_engine_reference.py",

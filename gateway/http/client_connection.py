@@ -8,25 +8,20 @@ stream from a client that still waits for an answer counts as leaving: half-clos
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
 import httptools
 
-from gateway.http.access import authorise
 from gateway.http.answers import CONTINUE, RefusedError, answer
-from gateway.http.forwarded import tell_origin
-from gateway.http.head_checks import TOO_LARGE, check_demands, check_head, not_http
+from gateway.http.head_checks import TOO_LARGE, admit, not_http
 from gateway.http.incoming import NOTES, IncomingRequest
 from gateway.http.known_head import KnownHead, known_head
-from gateway.http.unsent import num_unsent
+from gateway.http.slow_client import Unread, Upload, reset
 
 if TYPE_CHECKING:
     from gateway.http.data_plane import DataPlane
     from gateway.http.exchange import Exchange
-
-_RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -44,15 +39,13 @@ class ClientConnection(asyncio.Protocol):
         "_known",
         "_lingering_since",
         "_parser",
-        "_paused_since",
         "_plane",
         "_read_bytes",
         "_reading_paused",
         "_refused",
         "_unaccounted",
-        "_unsent",
+        "_unread",
         "_upload",
-        "_upload_since",
         "_waiting",
         "_whole",
         "transport",
@@ -89,13 +82,8 @@ class ClientConnection(asyncio.Protocol):
         """Coarse time of the start of what is waited for: idleness, a head, the next piece of a body."""
         self._began_at = 0.0
         """Coarse time at which the exchange began."""
-        self._upload: IncomingRequest | None = None
-        """A request whose body was seen to come by the sweeper, first at ``_upload_since``."""
-        self._upload_since = 0.0
-        self._paused_since: float | None = None
-        """Coarse time since when the client, which has too much to read, has read nothing."""
-        self._unsent = 0
-        """What it had to read when it was last looked at."""
+        self._upload = Upload()
+        self._unread = Unread()
         self._reading_paused = False
         self._lingering_since: float | None = None
 
@@ -193,13 +181,12 @@ class ClientConnection(asyncio.Protocol):
             self.data_received(rest)
 
     def pause_writing(self) -> None:
-        self._paused_since = self._plane.clock.now
-        self._unsent = 0
+        self._unread.begins(self._plane.clock.now)
         if self._exchange is not None:
             self._exchange.pause_worker()
 
     def resume_writing(self) -> None:
-        self._paused_since = None
+        self._unread.since = None
         if self._exchange is not None:
             self._exchange.resume_worker()
 
@@ -245,32 +232,12 @@ class ClientConnection(asyncio.Protocol):
             self._declined = None
             return
         self._in_body = True
-        parser, plane = self._parser, self._plane
-        check_head(
-            incoming,
-            parser.get_method(),
-            parser.get_http_version(),
-            plane.settings,
-            num_read=self._unaccounted + self._read_bytes,
-            keep_alive=parser.should_keep_alive(),
-        )
-        if plane.settings.forwarded != "pass":
-            tell_origin(incoming, self.transport, trusted=plane.settings.forwarded == "append")
-        if plane.api_keys is not None:
-            authorise(plane.api_keys, incoming, forward=plane.settings.forward_authorization)
-        check_demands(incoming, parser.get_http_version(), plane.settings)
-        if incoming.expect:
-            self._expect(incoming)
-
-    def _expect(self, incoming: IncomingRequest) -> None:
-        if incoming.http10:
-            return
-        if incoming.expect.lower() != b"100-continue":
-            raise RefusedError(417, "The only expectation understood is 100-continue.")
-        if self._exchange is None and not self._waiting:
-            self.transport.write(CONTINUE)
-        else:
-            self._continue_due = True  # when what was asked before has been answered
+        admit(incoming, self._parser, self._plane, self.transport, self._unaccounted + self._read_bytes)
+        if incoming.expect and not incoming.http10:
+            if self._exchange is None and not self._waiting:
+                self.transport.write(CONTINUE)
+            else:
+                self._continue_due = True  # when what was asked before has been answered
 
     def on_body(self, body: bytes) -> None:
         size = len(body)
@@ -316,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
         """The exchange that answers what was just handed to the data plane."""
         self._exchange = exchange
         self._began_at = self._plane.clock.now
-        if self._paused_since is not None:
+        if self._unread.since is not None:
             exchange.pause_worker()
 
     def exchange_over(self, *, close: bool) -> None:
@@ -345,10 +312,7 @@ class ClientConnection(asyncio.Protocol):
 
     def reset(self) -> None:
         """Drops the connection so that the client cannot take what it has for a whole answer."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.transport.abort()
+        reset(self.transport)
 
     def _close(self) -> None:
         self._drop_waiting()
@@ -403,7 +367,7 @@ class ClientConnection(asyncio.Protocol):
             if now - self._lingering_since > settings.linger_seconds:
                 self.transport.abort()
         elif self._exchange is not None:
-            if self._paused_since is not None and self._has_stopped_reading(now, self._paused_since):
+            if self._unread.since is not None and self._has_stopped_reading(now, self._unread.since):
                 self.transport.abort()
             elif 0 < settings.total_timeout_seconds < now - self._began_at:
                 self._exchange.shut_down(504, "The request took longer than it may in all.")
@@ -413,16 +377,11 @@ class ClientConnection(asyncio.Protocol):
             self._swept_reading(now - self._active_at)
 
     def _has_stopped_reading(self, now: float, since: float) -> bool:
-        """It has read nothing for too long: a slow reader is waited for."""
-        before, self._unsent = self._unsent, num_unsent(self.transport)
-        if self._unsent < before:
-            self._paused_since = now
-            return False
-        return 0 < self._plane.settings.write_timeout_seconds < now - since
+        return self._unread.is_stuck(self.transport, now, since, self._plane.settings.write_timeout_seconds)
 
     def _swept_closing(self, now: float) -> None:
         """The last answer is still in the buffer of a connection that is to be closed."""
-        since = self._active_at if self._paused_since is None else self._paused_since
+        since = self._active_at if self._unread.since is None else self._unread.since
         if self._has_stopped_reading(now, since):
             self.transport.abort()
 
@@ -432,17 +391,8 @@ class ClientConnection(asyncio.Protocol):
             if 0 < settings.idle_timeout_seconds < waited:
                 self.transport.close()
         elif self._in_body:
-            if 0 < settings.body_timeout_seconds < waited or self._uploads_too_slowly(waited + self._active_at):
+            too_slow = self._upload.is_too_slow(self._incoming, self._body_bytes, waited + self._active_at, settings)
+            if too_slow or 0 < settings.body_timeout_seconds < waited:
                 self._refuse(RefusedError(408, "The request's body did not come in time."))
         elif 0 < settings.header_timeout_seconds < waited:
             self._refuse(RefusedError(408, "The request's headers did not come in time."))
-
-    def _uploads_too_slowly(self, now: float) -> bool:
-        """Measured from the first look at it, so that a body that comes fast costs nothing."""
-        if self._upload is not self._incoming:
-            self._upload, self._upload_since = self._incoming, now
-        elapsed, settings = now - self._upload_since, self._plane.settings
-        return (
-            0 < settings.body_timeout_seconds < elapsed
-            and self._body_bytes < elapsed * settings.min_upload_bytes_per_second
-        )

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import httptools
 
+from gateway.http.access import authorise
 from gateway.http.answers import RefusedError
+from gateway.http.forwarded import tell_origin
 from gateway.http.incoming import METHODS, IncomingRequest
 from gateway.http.settings import HttpSettings
 
+if TYPE_CHECKING:
+    from gateway.http.data_plane import DataPlane
+
 TOO_LARGE = "The request's body is larger than %d bytes."
+
+
+def admit(
+    incoming: IncomingRequest,
+    parser: httptools.HttpRequestParser,
+    plane: DataPlane,
+    transport: asyncio.Transport,
+    num_read: int,
+) -> None:
+    """All that is asked of a head, in this order: well formed, of a known origin, allowed, and its demands be met.
+
+    Raises:
+        RefusedError: what is not.
+    """
+    version, settings = parser.get_http_version(), plane.settings
+    method, keep_alive = parser.get_method(), parser.should_keep_alive()
+    check_head(incoming, method, version, settings, num_read=num_read, keep_alive=keep_alive)
+    if settings.forwarded != "pass":
+        tell_origin(incoming, transport, trusted=settings.forwarded == "append")
+    if plane.api_keys is not None:
+        authorise(plane.api_keys, incoming, forward=settings.forward_authorization)
+    _check_demands(incoming, version, settings)
 
 
 def check_head(
@@ -51,16 +81,13 @@ def check_head(
         raise RefusedError(431, "There are too many headers.")
 
 
-def check_demands(incoming: IncomingRequest, version: str, settings: HttpSettings) -> None:
-    """Of a request that is well formed and allowed.
-
-    Raises:
-        RefusedError: 413 or 505.
-    """
+def _check_demands(incoming: IncomingRequest, version: str, settings: HttpSettings) -> None:
     if incoming.content_length > settings.max_body_bytes:
         raise RefusedError(413, TOO_LARGE % settings.max_body_bytes)
     if version not in ("1.1", "1.0"):
         raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    if incoming.expect and not incoming.http10 and incoming.expect.lower() != b"100-continue":
+        raise RefusedError(417, "The only expectation understood is 100-continue.")
 
 
 def not_http(error: httptools.HttpParserError) -> RefusedError:
