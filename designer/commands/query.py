@@ -1,0 +1,54 @@
+"""``designer query``: SQL over the ledger of a run, for reading."""
+
+from __future__ import annotations
+
+import json as json_module
+import sqlite3
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from designer.ledger import LEDGER_FILE
+from designer.readonly_sql import QueryError, Table, open_readonly, run_query
+
+HIDDEN = (("run", "secret"),)
+"""Keys the seeds of validation and sealed test. Whoever writes candidates must not read it."""
+
+
+def query_command(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT; without it, the tables and their columns.")] = "",
+    max_rows: Annotated[int, typer.Option(min=1, max=100_000, help="Rows that are shown, at most.")] = 200,
+    json: Annotated[bool, typer.Option("--json", help="Rows as JSON objects, values uncut.")] = False,
+) -> None:
+    """Ask the ledger of a run, without being able to change it. The tables are described in docs/designer.md.
+
+    Example: designer query runs/first "SELECT number, hypothesis, predicted_effect FROM candidates"
+    """
+    path = run if run.name == LEDGER_FILE else run / LEDGER_FILE
+    if not path.is_file():
+        raise QueryError(f"{run}: no run there ({LEDGER_FILE} is missing); name the folder of a designer run")
+    db = open_readonly(path)
+    try:
+        if not sql:
+            typer.echo(_schema(db))
+            return
+        table = run_query(db, sql, max_rows=max_rows, hidden=HIDDEN)
+    finally:
+        db.close()
+    typer.echo(_as_json(table) if json else table.text())
+
+
+def _schema(db: sqlite3.Connection) -> str:
+    """A line a table."""
+    rows = db.execute(
+        "SELECT m.name, group_concat(c.name, ', ') FROM sqlite_master m, pragma_table_info(m.name) c"
+        " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' GROUP BY m.rowid ORDER BY m.rowid"
+    )
+    return "\n".join(f"{name}: {columns}" for name, columns in rows)
+
+
+def _as_json(table: Table) -> str:
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return json_module.dumps({"rows": rows, "truncated": table.truncated}, indent=2, default=repr)

@@ -1,0 +1,175 @@
+"""One conversation: retries, caps before sending, nothing bought twice, nothing too long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from designer.proposers.llm.conversation import Conversation, ConversationEndedError, Desk, LlmError
+from designer.proposers.llm.researcher import TOOLS
+from designer.proposers.llm.tools import read_calls
+from tests.support.conversations import desk_of
+from tests.support.fake_vllm import close_before_first_byte, error, garbage
+from tests.support.scripted_models import Cast, cut_stream, experiment, says
+
+SYSTEM = "You are asked things."
+
+
+def talk(desk: Desk, name: str = "0/researcher") -> Conversation:
+    chat = Conversation(name, "researcher", desk, SYSTEM)
+    chat.tell("Well?")
+    return chat
+
+
+async def test_what_passes_is_waited_for_as_long_as_the_server_asks(tmp_path: Path) -> None:
+    limits = [error(429, headers={"retry-after": "9"}), error(503), garbage(), cut_stream(), says("yes")]
+    cast, waits = Cast(researcher=limits), list[float]()
+    async with desk_of(cast, tmp_path, waits) as desk:
+        assert (await talk(desk).ask())["content"] == "yes"
+        assert waits == [9.0, 2.0, 4.0, 8.0]
+        found = list(desk.log.messages())
+        assert [message.reply is not None for message in found] == [False, False, False, False, True]
+        # The refused one is free; three may have been worked on and count with all they could be.
+        assert [message.completion_tokens for message in found] == [0, 500, 500, 500, 20]
+        assert desk.meter.dollars == pytest.approx(sum(message.dollars for message in found))
+        assert desk.log.spent().dollars == pytest.approx(desk.meter.dollars)
+
+
+async def test_a_server_that_never_answered_stops_the_run_and_one_that_did_ends_the_conversation(
+    tmp_path: Path,
+) -> None:
+    cast = Cast(researcher=[close_before_first_byte()])
+    async with desk_of(cast, tmp_path, attempts=2) as desk:
+        with pytest.raises(LlmError, match=r"127.0.0.1:\d+/v1 has not answered once"):
+            await talk(desk).ask()
+        cast.lines["researcher"] = [says("yes"), error(500, "broken")]
+        chat = talk(desk)
+        await chat.ask()
+        chat.tell("And?")
+        with pytest.raises(ConversationEndedError, match=r"no reply: .*broken"):
+            await chat.ask()
+        assert desk.log.ends() == {"0/researcher": "no reply: Error code: 500 - broken"}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_key_or_name_stops_the_run_at_once(tmp_path: Path, status: int) -> None:
+    cast = Cast(researcher=[error(status, "no")])
+    async with desk_of(cast, tmp_path) as desk:
+        with pytest.raises(LlmError):
+            await talk(desk).ask()
+        assert len(cast.heard["researcher"]) == 1
+        assert desk.log.ends() == {}
+
+
+async def test_overspending_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    cast = Cast(researcher=[says("yes")])
+    async with desk_of(cast, tmp_path, caps={"dollars": 0.0005}) as desk:
+        with pytest.raises(
+            ConversationEndedError, match=r"cap of \$0.0005: \$0.0000 used, the next request could cost"
+        ):
+            await talk(desk).ask()
+        assert cast.heard["researcher"] == []
+        with pytest.raises(ConversationEndedError, match="cap of"):
+            await talk(desk).ask()
+
+
+async def test_the_bound_on_a_prompt_is_what_was_counted_and_a_token_a_byte_for_the_rest(tmp_path: Path) -> None:
+    cast = Cast(researcher=[says("yes", usage=(1000, 50)), says("no", usage=(1100, 20))])
+    async with desk_of(cast, tmp_path) as desk:
+        chat = talk(desk)
+        await chat.ask()
+        chat.tell("x" * 100)
+        await chat.ask()
+    first, second = desk_reservations(tmp_path)
+    assert first == len(SYSTEM) + len("Well?") + 2 * 16 + 2 + 500
+    assert second == int(1050 * 1.05) + 100 + 16 + 500
+
+
+def desk_reservations(folder: Path) -> list[int]:
+    import sqlite3
+
+    db = sqlite3.connect(folder / "ledger.sqlite")
+    rows = [row[0] for row in db.execute("SELECT reserved_tokens FROM llm_attempts ORDER BY turn")]
+    db.close()
+    return rows
+
+
+async def test_a_server_that_counts_nothing_is_charged_with_all_it_could_be(tmp_path: Path) -> None:
+    async with desk_of(Cast(researcher=[says("yes", usage=None)]), tmp_path) as desk:
+        await talk(desk).ask()
+        assert desk.meter.tokens == desk_reservations(tmp_path)[0]
+
+
+async def test_what_is_recorded_is_not_bought_again(tmp_path: Path) -> None:
+    cast = Cast(researcher=[says("one"), says("two"), says("three")])
+
+    async def twice(desk: Desk) -> list[str]:
+        chat, heard = talk(desk), []
+        for question in ("And?", "Then?"):
+            heard.append(str((await chat.ask())["content"]))
+            chat.tell(question)
+        return heard
+
+    async with desk_of(cast, tmp_path) as desk:
+        assert await twice(desk) == ["one", "two"]
+    async with desk_of(cast, tmp_path) as desk:
+        assert await twice(desk) == ["one", "two"]
+        assert len(cast.heard["researcher"]) == 2
+        other = Conversation("0/researcher", "researcher", desk, "Another prompt.")
+        other.tell("Well?")
+        with pytest.raises(LlmError, match="cannot be resumed"):
+            await other.ask()
+
+
+async def test_calls_and_results_go_back_as_the_protocol_wants_them(tmp_path: Path) -> None:
+    broken = says("", [("run_experiment", '{"hypothesis": '), ("finish", {"reason": "none"})])
+    cast = Cast(researcher=[broken, says("done")])
+    async with desk_of(cast, tmp_path) as desk:
+        chat = Conversation("0/researcher", "researcher", desk, SYSTEM, TOOLS)
+        chat.tell("Well?")
+        for call in read_calls(await chat.ask(), TOOLS):
+            chat.answer(call, call.problem or "fine")
+        await chat.ask()
+    _, _, replied, first, second = cast.heard["researcher"][1]["messages"]
+    assert [call["function"]["arguments"] for call in replied["tool_calls"]] == ["{}", '{"reason": "none"}']
+    assert (first["role"], first["tool_call_id"]) == ("tool", "id-0")
+    assert "no JSON" in first["content"]
+    assert second["content"] == "fine"
+
+
+async def test_without_tool_calls_the_prompt_says_how_to_call(tmp_path: Path) -> None:
+    cast = Cast(researcher=[experiment("x")])
+    told = {"tools": "text", "structured": "json_schema"}
+    async with desk_of(cast, tmp_path, researcher=told) as desk:
+        chat = Conversation("0/researcher", "researcher", desk, SYSTEM, TOOLS)
+        chat.tell("Well?")
+        await chat.ask()
+    [body] = cast.heard["researcher"]
+    assert "tools" not in body
+    assert "- `run_experiment` {" in body["messages"][0]["content"]
+    assert (
+        body["response_format"]["json_schema"]["schema"]["anyOf"][0]["properties"]["tool"]["const"] == "run_experiment"
+    )
+
+
+async def test_the_oldest_exchanges_are_left_out_where_all_would_not_fit(tmp_path: Path) -> None:
+    cast = Cast(researcher=[says(f"reply {n}" + "y" * 300, usage=(480, 80)) for n in range(9)])
+    async with desk_of(cast, tmp_path, researcher={"context_tokens": 1000}) as desk:
+        chat = talk(desk)
+        for n in range(8):
+            await chat.ask()
+            chat.tell(f"question {n} " + "x" * 300)
+    last = cast.heard["researcher"][-1]["messages"]
+    assert last[0]["content"] == SYSTEM
+    assert last[1]["content"] == "Well?\n\n[Earlier exchanges are left out here.]"
+    assert last[2]["role"] == "assistant"
+    assert last[-1]["content"].startswith("question 6")
+    assert "reply 0" not in str(last)
+
+
+async def test_a_key_in_a_reply_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    async with desk_of(Cast(researcher=[says("your key is sk-very-secret")]), tmp_path) as desk:
+        assert (await talk(desk).ask())["content"] == "your key is [key]"
+        assert "sk-very-secret" not in str(list(desk.log.messages()))
