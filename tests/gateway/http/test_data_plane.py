@@ -115,6 +115,17 @@ async def test_a_connection_that_died_while_idle_costs_no_attempt() -> None:
         assert plane.metrics.retried == []
 
 
+async def test_a_connection_that_dies_as_it_is_used_again_costs_no_attempt() -> None:
+    """The worker's end of it and the next request cross on the way."""
+    dies = [answer(), close_before_first_byte(), answer(), close_before_first_byte(reset=True)] * 4
+    async with FakeVllm(dies) as worker, running_plane([worker], max_attempts=1) as plane, plane.client() as client:
+        for _ in range(7):
+            assert (await client.ask(chat())).status == 200
+        assert plane.metrics.retried == []
+        assert worker.num_connections > 4
+        assert {ended.outcome for ended in plane.seen(RequestEnded)} == {"completed"}
+
+
 async def test_every_attempt_failed() -> None:
     async with (
         FakeVllm(close_before_first_byte()) as worker,

@@ -13,7 +13,7 @@ import pytest
 from gateway.config import ScrapeSection, WorkerSection
 from gateway.core.events import Event, MetricsScraped, WorkerHealthChanged, WorkerMetrics
 from gateway.telemetry.scraper import Scraper
-from tests.support.fake_vllm import FakeVllm, answer, error
+from tests.support.fake_vllm import FakeVllm, answer, error, silent
 
 QUICK = ScrapeSection(
     interval_seconds=0.02,
@@ -199,3 +199,23 @@ async def test_a_worker_that_began_anew_is_told(later: bytes) -> None:
 
 def scrapes(seen: Seen) -> list[MetricsScraped]:
     return [event for event in seen.events if isinstance(event, MetricsScraped)]
+
+
+async def test_a_look_that_waits_for_an_answer_holds_nothing_else_up() -> None:
+    """Of one worker the answer never comes; the other is looked at again and again meanwhile."""
+    settings = QUICK.model_copy(update={"timeout_seconds": 60.0})
+    routes = {"/metrics": silent(), "/health": silent()}
+    async with (
+        FakeVllm(routes=routes) as hung,
+        FakeVllm() as good,
+        watching(hung.url, good.url, settings=settings) as (
+            seen,
+            scraper,
+        ),
+    ):
+        await seen.until(lambda: hung.num_connections)
+        number = len(scrapes(seen))
+        await seen.until(lambda: len(scrapes(seen)) >= number + 20)
+        assert {event.worker_id for event in scrapes(seen)} == {good.url.removeprefix("http://")}
+        assert hung.num_connections == 1
+        assert [sight.last_error for sight in scraper.sights.values()] == ["", ""]
