@@ -9,8 +9,8 @@ from collections.abc import Callable
 from gateway.core.commands import Command, PolicySetRetired, SetReplicas
 from gateway.core.events import OutputTokens
 from gateway.core.guard import CallLog
-from gateway.core.policy_set import PolicySet
-from gateway.core.pool import PoolState, Replaced
+from gateway.core.policy_set import PolicySet, Replaced
+from gateway.core.pool import PoolState
 from gateway.core.request_state import RequestState
 from gateway.core.worker_state import CandidateSet, WorkerState, emptiest, fewest_in_flight
 from policies.contract import Dispatched, Finished, FirstToken

@@ -7,9 +7,9 @@ queue, until the routing policy holds it or nothing is held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from gateway.core.commands import Cancel, Command, Dispatch, Reject, RejectReason
 from gateway.core.decisions import Decisions
@@ -17,28 +17,23 @@ from gateway.core.events import (
     ClientLeft,
     Event,
     FirstTokenSeen,
-    MetricsScraped,
     OutputTokens,
     PolicySetReplaced,
     PoolsReconfigured,
     RequestArrived,
     RequestEnded,
     Ticked,
-    WorkerDraining,
-    WorkerHealthChanged,
-    WorkerJoined,
-    WorkerLeft,
 )
 from gateway.core.fair_share import weighted_tokens
 from gateway.core.guard import CallLog, FailureReason, Watch
-from gateway.core.pool import PoolConfig, PoolState, by_model, default_pool
+from gateway.core.pool import PoolConfig, PoolState
+from gateway.core.pools import by_model, check_known, check_same, default_pool, next_due
 from gateway.core.request_state import RequestState
+from gateway.core.worker_events import Handling, WorkerEvents
 from gateway.core.worker_state import WorkerState
-from policies.contract import Finished, FirstToken, Request
+from policies.contract import Finished, FirstToken
 
 _NO_WORKER_RETRY_SECONDS = 5.0
-_Check = Callable[[Any], None]
-_Handler = Callable[[Any, float], None]
 _Ending = Literal["completed", "failed", "cancelled"]
 
 
@@ -73,21 +68,17 @@ class Dispatcher:
         self._pool_by_model = by_model(self._pools)
         self._default_pool = default_pool(self._pools)
         self._requests: dict[str, RequestState] = {}
-        self._worker_pools: dict[str, PoolState] = {}
         self._num_arrivals = 0
         self._out: list[Command] = []
         self._to_offer: list[PoolState] = []
         """Pools whose queue's head is to be offered before the event is over."""
-        self._handlers: dict[type, tuple[_Check | None, _Handler]] = {
+        workers = WorkerEvents(self._pools, self._decisions, self._to_offer, self._ignore)
+        self._handlers: dict[type, Handling] = {
             RequestArrived: (self._check_id, self._arrived),
             FirstTokenSeen: (None, self._first_token),
             RequestEnded: (None, self._ended),
             ClientLeft: (None, self._client_left),
-            MetricsScraped: (None, self._scraped),
-            WorkerJoined: (self._check_pool, self._joined),
-            WorkerDraining: (None, self._draining),
-            WorkerLeft: (None, self._left),
-            WorkerHealthChanged: (None, self._health_changed),
+            **workers.handlers,
             PolicySetReplaced: (self._check_pool, self._replaced),
             PoolsReconfigured: (self._check_pools, self._reconfigured),
             Ticked: (None, self._ticked),
@@ -128,10 +119,7 @@ class Dispatcher:
 
         A policy that holds by the time may want one earlier.
         """
-        pools = self._pools.values()
-        times = [time for pool in pools for time in (pool.scaling.next_due, pool.rest_until)]
-        times += [first.limit for pool in pools if (first := pool.queue.next_limit())]
-        return min((time for time in times if time is not None), default=None)
+        return next_due(self._all_pools)
 
     def handle(self, event: Event) -> list[Command]:
         """Take in one event; the commands are to be carried out in their order.
@@ -171,12 +159,10 @@ class Dispatcher:
 
     def _check_pools(self, event: PoolsReconfigured) -> None:
         Dispatcher(event.pools)  # whether they go together
-        if unknown := {config.name for config in event.pools} ^ self._pools.keys():
-            raise ValueError(f"pools {', '.join(sorted(unknown))}: a pool comes and goes with the dispatcher only")
+        check_same(self._pools, event.pools)
 
-    def _check_pool(self, event: WorkerJoined | PolicySetReplaced) -> None:
-        if event.pool not in self._pools:
-            raise ValueError(f"pool {event.pool!r} is not configured; known: {', '.join(self._pools)}")
+    def _check_pool(self, event: PolicySetReplaced) -> None:
+        check_known(self._pools, event.pool)
 
     # --- requests ---
 
@@ -186,7 +172,8 @@ class Dispatcher:
         if pool is None or not (pool.candidates(model).states or pool.serves(model)):
             self._out.append(Reject(event.request_id, "unknown_model"))
             return
-        request = self._new_request(pool, event, now)
+        self._num_arrivals += 1
+        request = self._requests[event.request_id] = pool.new_request(event, self._num_arrivals, now)
         if event.deadline is not None and event.deadline <= now:
             self._refuse(request, "deadline", pool.retry_after(now))
         elif not pool.candidates(model).states and not pool.may_serve_later(model):
@@ -195,31 +182,6 @@ class Dispatcher:
             self._refuse(request, "shed", pool.retry_after(now))
         else:
             self._place(pool, request, now)
-
-    def _new_request(self, pool: PoolState, event: RequestArrived, now: float) -> RequestState:
-        estimates = pool.estimates
-        num_prompt_tokens = event.num_prompt_tokens
-        if num_prompt_tokens is None:
-            num_prompt_tokens = estimates.num_prompt_tokens(event.model, event.num_prompt_bytes)
-        view = Request(
-            event.request_id,
-            event.model,
-            event.tenant,
-            event.session_id,
-            now,
-            max(1, num_prompt_tokens),
-            event.max_tokens,
-            estimates.expected_output_tokens(event.model, event.tenant, event.max_tokens),
-            event.priority,
-            event.ttft_slo,
-        )
-        self._num_arrivals += 1
-        request = RequestState(view, event, pool, pool.fair_share.tenant(event.tenant), self._num_arrivals)
-        self._requests[request.request_id] = request
-        pool.retry_budget.request_arrived()
-        estimates.arrivals.add(now)
-        estimates.prompt_tokens.add(request.prompt_tokens)
-        return request
 
     def _place(self, pool: PoolState, request: RequestState, now: float) -> None:
         """Dispatch the arrival at once when nothing is before it, else hold it."""
@@ -246,11 +208,7 @@ class Dispatcher:
     def _hold(self, pool: PoolState, request: RequestState, now: float) -> None:
         self._decisions.set_key(pool, request)
         left = max(0.0, pool.config.max_queue_seconds - request.held_seconds)
-        request.held_since = now
-        request.limit, request.limit_reason = now + left, "queue_timeout"
-        if request.deadline is not None and request.deadline < request.limit:
-            request.limit, request.limit_reason = request.deadline, "deadline"
-        request.step("hold")
+        request.hold(now, left)
         pool.queue.push(request)
         if not left:
             self._to_offer.append(pool)
@@ -263,20 +221,8 @@ class Dispatcher:
     def _dispatch(self, pool: PoolState, request: RequestState, state: WorkerState, now: float) -> None:
         self.num_dispatches += 1
         request.step("dispatch")
-        request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
-        request.tenant.charge(request.charged)
-        cached = 0
-        if keys := request.prefix_keys:
-            cached = pool.num_cached(state, request)
-            pool.prefix_index.add(state.worker_id, keys, state.kv_capacity_tokens)
-        request.cached_tokens = cached
-        state.dispatched(request, now, self.num_dispatches)
-        if state.on_trial or state.room:
-            pool.worker_took(state, now)
-        pool.in_flight[request.request_id] = request
-        if not request.stream:
-            pool.expect_first_token(request, state, now)
-        self._out.append(Dispatch(request.request_id, state.worker_id, cached))
+        pool.dispatch(request, state, now, self.num_dispatches)
+        self._out.append(Dispatch(request.request_id, state.worker_id, request.cached_tokens))
         if pool.observes:
             self._decisions.dispatched(pool, request, state)
 
@@ -292,9 +238,9 @@ class Dispatcher:
         if pool.holding is not None:
             pool.freed[state.worker_id] = state
         if state.on_trial:
-            pool.worker_began(state)
+            pool.rests.began(state)
         if state.room is not None:
-            pool.worker_has_room(state)
+            pool.rests.has_room(state)
         ttft = now - request.dispatch_time
         state.latency.ttft.add(ttft)
         pool.estimates.latency.ttft.add(ttft)
@@ -311,7 +257,7 @@ class Dispatcher:
         pool, state = request.pool, request.worker
         if event.outcome == "completed":
             pool.learn(request, state, event, now)
-            pool.worker_answered(state)
+            pool.rests.answered(state)
             self._release(request, state, "completed", event.num_output_tokens, now)
             self._finish(request)
         else:
@@ -323,9 +269,9 @@ class Dispatcher:
         """Tried again, when no byte of it has reached the client."""
         pool, broke = request.pool, event.outcome == "failed"
         if broke:
-            pool.worker_failed(state, now)
+            pool.rests.failed(state, now)
         else:
-            pool.worker_full(state, now)
+            pool.rests.full(state, now)
         self._release(request, state, "failed", event.num_output_tokens, now)
         if not event.retriable:
             self._finish(request)
@@ -341,19 +287,13 @@ class Dispatcher:
     ) -> None:
         """Its dispatch is over: take it off the worker's account and put the tenant's charge right."""
         pool = request.pool
-        del pool.in_flight[request.request_id]
-        state.released(request, now, num_output_tokens)
-        if pool.holding is not None:
-            pool.freed[state.worker_id] = state
         used = weighted_tokens(request.prompt_tokens, num_output_tokens) if ending != "failed" else 0.0
-        request.tenant.charge(used - request.charged)
+        pool.release(request, state, num_output_tokens, used, now)
         if pool.observes:
             self._decisions.observe(pool, Finished(now, request.request_id, state.worker_id, ending, num_output_tokens))
 
     def _retry(self, pool: PoolState, request: RequestState, now: float, *, failed: bool) -> None:
-        config = pool.config
-        tried_enough = request.num_attempts >= config.max_attempts or request.num_turned_away >= config.max_turned_away
-        if tried_enough or (failed and not pool.retry_budget.withdraw(now)):
+        if pool.tried_enough(request) or (failed and not pool.retry_budget.withdraw(now)):
             self._refuse(request, "attempts", pool.retry_after(now))
             return
         if request.is_late(now):
@@ -372,7 +312,7 @@ class Dispatcher:
         else:
             self._out.append(Cancel(request.request_id, request.worker.worker_id))
             if request.worker.room is not None:
-                request.pool.worker_has_room(request.worker)
+                request.pool.rests.has_room(request.worker)
             self._release(request, request.worker, "cancelled", event.num_output_tokens, now)
         self._finish(request)
         self._to_offer.append(request.pool)
@@ -424,7 +364,7 @@ class Dispatcher:
 
     def _pass_time(self, pool: PoolState, now: float) -> None:
         """Reject what has been held to its limit, before anything else can happen to it."""
-        if pool.end_rests(now):
+        if pool.rests.end(now):
             self._to_offer.append(pool)
         if pool.queue.num_requests:
             self._expire(pool, now)
@@ -437,71 +377,6 @@ class Dispatcher:
             self._refuse(first, first.limit_reason, retry_after)
             self._to_offer.append(pool)
             first = pool.queue.next_limit()
-
-    # --- workers ---
-
-    def _joined(self, event: WorkerJoined, now: float) -> None:
-        """A worker that is there already keeps its account: it only says anew what it serves and how large it is."""
-        pool, worker_id = self._pools[event.pool], event.worker_id
-        before = self._worker_pools.get(worker_id)
-        if before is pool:
-            pool.workers[worker_id].joined_again(event)
-        else:
-            if before is not None:
-                self._remove(worker_id)
-            self._worker_pools[worker_id] = pool
-            pool.workers[worker_id] = state = WorkerState(event)
-            pool.show(state)
-            pool.prefix_index.join(worker_id)
-        if event.replica:
-            pool.scaling.joined(event.variant)
-        self._workers_changed(pool)
-
-    def _draining(self, event: WorkerDraining, now: float) -> None:
-        if found := self._worker(event.worker_id, event):
-            pool, state = found
-            state.draining = True
-            self._workers_changed(pool)
-
-    def _left(self, event: WorkerLeft, now: float) -> None:
-        if self._worker(event.worker_id, event):
-            self._remove(event.worker_id)
-
-    def _health_changed(self, event: WorkerHealthChanged, now: float) -> None:
-        found = self._worker(event.worker_id, event)
-        if found and found[1].healthy != event.healthy:
-            pool, state = found
-            state.healthy = event.healthy
-            self._workers_changed(pool)
-
-    def _scraped(self, event: MetricsScraped, now: float) -> None:
-        if found := self._worker(event.worker_id, event):
-            pool, state = found
-            self._decisions.read_output(pool, state)
-            if state.began_anew(event.values):
-                pool.prefix_index.empty(state.worker_id)
-            sizes = state.sizes
-            state.scraped(event.values, event.taken_at)
-            if pool.holding is not None and (pool.needs.scraped or state.sizes != sizes):
-                pool.freed[state.worker_id] = state
-            self._to_offer.append(pool)
-
-    def _remove(self, worker_id: str) -> None:
-        pool = self._worker_pools.pop(worker_id)
-        del pool.workers[worker_id]
-        pool.prefix_index.forget(worker_id)
-        self._workers_changed(pool)
-
-    def _workers_changed(self, pool: PoolState) -> None:
-        pool.workers_changed()
-        self._to_offer.append(pool)
-
-    def _worker(self, worker_id: str, event: Event) -> tuple[PoolState, WorkerState] | None:
-        pool = self._worker_pools.get(worker_id)
-        if pool is None:
-            self._ignore(event)
-            return None
-        return pool, pool.workers[worker_id]
 
     # --- policies and time ---
 

@@ -113,3 +113,12 @@ class PolicySet:
                 for one in loaded
             ),
         )
+
+
+@dataclass(slots=True, frozen=True)
+class Replaced:
+    """A policy set that was replaced while good, and what its observers had been told was in flight."""
+
+    policy_set: PolicySet
+    in_flight: tuple[tuple[str, str], ...]
+    """(request, worker)."""

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from types import MappingProxyType
 from typing import Any
 
 from gateway.core.estimates import Estimates
-from gateway.core.events import OutputTokens, RequestEnded
-from gateway.core.fair_share import FairShare
+from gateway.core.events import OutputTokens, RequestArrived, RequestEnded
+from gateway.core.fair_share import FairShare, weighted_tokens
 from gateway.core.guard import CallLog, Guard, Watch
-from gateway.core.policy_set import PolicySet
+from gateway.core.needs import Needs
+from gateway.core.policy_set import PolicySet, Replaced
 from gateway.core.prefix_index import PrefixIndex
 from gateway.core.queue import HeldQueue
 from gateway.core.request_state import RequestState
+from gateway.core.rests import Rests
 from gateway.core.retry_budget import RetryBudget
 from gateway.core.scaling import Scaling, ScalingConfig
-from gateway.core.worker_state import CandidateSet, Rest, WorkerState
-from policies.contract import HoldingPolicy, Pool, Variant
+from gateway.core.worker_state import CandidateSet, WorkerState
+from policies.contract import HoldingPolicy, Pool, Request, Variant
 
 _MAX_CANDIDATE_SETS = 256
 _MAX_HISTORY = 8
@@ -85,51 +86,6 @@ class PoolConfig:
         )
 
 
-class Needs:
-    """What must be brought up to date before a policy is called, from the names its set reads."""
-
-    __slots__ = (
-        "age",
-        "anything",
-        "cached",
-        "estimates",
-        "latency",
-        "oldest",
-        "output",
-        "prefill",
-        "queue",
-        "rate",
-        "scraped",
-    )
-
-    def __init__(self, policy_set: PolicySet) -> None:
-        reads = policy_set.reads
-
-        def needs(*names: str) -> bool:
-            return not reads or any(name in reads for name in names)
-
-        self.estimates = needs("expected_remaining_tokens", "kv_cache_usage")
-        self.output = self.estimates or needs("num_inflight_tokens")
-        self.prefill = needs("num_inflight_prefill_tokens")
-        self.age = needs("metrics_age")
-        self.latency = needs("ttft_ewma", "tpot_ewma")
-        self.cached = needs("num_cached_tokens")
-        self.scraped = needs("kv_cache_usage", "num_requests_running", "num_requests_waiting", "metrics_age")
-        self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
-        self.oldest = needs("oldest_queued_arrival")
-        self.queue = self.oldest or needs("num_queued_requests", "num_queued_prompt_tokens")
-        self.anything = self.output or self.prefill or self.age or self.latency or self.rate
-
-
-@dataclass(slots=True, frozen=True)
-class Replaced:
-    """A policy set that was replaced while good, and what its observers had been told was in flight."""
-
-    policy_set: PolicySet
-    in_flight: tuple[tuple[str, str], ...]
-    """(request, worker)."""
-
-
 class PoolState:
     """Read by anyone, changed by the dispatcher alone."""
 
@@ -147,6 +103,7 @@ class PoolState:
         self.prefix_index = PrefixIndex(config.prefix_index_chunks)
         self.scaling = Scaling(config.replicas, config.scaling)
         self.retry_budget = RetryBudget(config.retry_share, config.retry_floor)
+        self.rests = Rests(self)
         self.workers: dict[str, WorkerState] = {}
         """All that joined and did not leave, by joining."""
         self.in_flight: dict[str, RequestState] = {}
@@ -223,6 +180,58 @@ class PoolState:
         """False when the pool takes any model but all of its workers say which they serve, and this is none."""
         return bool(self.config.models) or not self.workers or any(s.serves(model) for s in self.workers.values())
 
+    # --- requests ---
+
+    def new_request(self, event: RequestArrived, seq: int, now: float) -> RequestState:
+        """Take in what arrived as number ``seq``."""
+        estimates = self.estimates
+        num_prompt_tokens = event.num_prompt_tokens
+        if num_prompt_tokens is None:
+            num_prompt_tokens = estimates.num_prompt_tokens(event.model, event.num_prompt_bytes)
+        view = Request(
+            event.request_id,
+            event.model,
+            event.tenant,
+            event.session_id,
+            now,
+            max(1, num_prompt_tokens),
+            event.max_tokens,
+            estimates.expected_output_tokens(event.model, event.tenant, event.max_tokens),
+            event.priority,
+            event.ttft_slo,
+        )
+        request = RequestState(view, event, self, self.fair_share.tenant(event.tenant), seq)
+        self.retry_budget.request_arrived()
+        estimates.arrivals.add(now)
+        estimates.prompt_tokens.add(request.prompt_tokens)
+        return request
+
+    def dispatch(self, request: RequestState, state: WorkerState, now: float, number: int) -> None:
+        """It goes to the worker, as dispatch ``number``."""
+        request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
+        request.tenant.charge(request.charged)
+        cached = 0
+        if keys := request.prefix_keys:
+            cached = self.num_cached(state, request)
+            self.prefix_index.add(state.worker_id, keys, state.kv_capacity_tokens)
+        request.cached_tokens = cached
+        state.dispatched(request, now, number)
+        if state.on_trial or state.room:
+            self.rests.took(state, now)
+        self.in_flight[request.request_id] = request
+        if not request.stream:
+            self.expect_first_token(request, state, now)
+
+    def release(
+        self, request: RequestState, state: WorkerState, num_output_tokens: int, used: float, now: float
+    ) -> None:
+        """Its dispatch is over: take it off the worker's account, and put the tenant's charge right by ``used``."""
+        del self.in_flight[request.request_id]
+        state.released(request, now, num_output_tokens)
+        if self.holding is not None:
+            self.freed[state.worker_id] = state
+        request.tenant.charge(used - request.charged)
+
     # --- what the policy holds ---
 
     def hold_head(self, request: RequestState, candidates: CandidateSet) -> None:
@@ -265,81 +274,14 @@ class PoolState:
             state.latency.tpot.add(tpot)
             estimates.latency.tpot.add(tpot)
 
+    def tried_enough(self, request: RequestState) -> bool:
+        config = self.config
+        return request.num_attempts >= config.max_attempts or request.num_turned_away >= config.max_turned_away
+
     def retry_after(self, now: float) -> float:
         """Seconds: as long as the oldest one held has waited, at least 1."""
         oldest = self.queue.oldest_arrival()
         return 1.0 if oldest is None else max(1.0, min(now - oldest, self.config.max_queue_seconds))
-
-    # --- workers left alone for a while ---
-
-    def worker_failed(self, state: WorkerState, now: float) -> None:
-        """Several failures in a row, and it rests, longer each time: a worker that fails fast looks idle."""
-        state.num_failures_in_row += 1
-        excess = state.num_failures_in_row - self.config.rest_after_failures
-        if excess >= 0 and self._may_rest(state):
-            state.on_trial = False
-            self._rest(state, "failures", now + min(self.config.max_rest_seconds, float(2 ** min(excess, 30))))
-
-    def worker_full(self, state: WorkerState, now: float) -> None:
-        """It turned a request away for being full: from here on it is given one for each sign of room, or a rest."""
-        state.room = 0
-        self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
-
-    def worker_took(self, state: WorkerState, now: float) -> None:
-        """It was given a request."""
-        if state.on_trial:
-            self._rest(state, "failures", now + self.config.max_rest_seconds)
-        if state.room:
-            state.room -= 1
-            if not state.room:
-                self._rest(state, "back_pressure", now + self.config.back_pressure_seconds)
-
-    def worker_has_room(self, state: WorkerState) -> None:
-        """It is done with a request, or began to answer one. While nothing is held, its room need not be known."""
-        if state.room is not None:
-            state.room = state.room + 1 if self.queue.num_requests else None
-            if state.resting == "back_pressure":
-                state.resting = None
-                self.workers_changed()
-
-    def worker_began(self, state: WorkerState) -> None:
-        """It sent a first token: a trial is passed, though not yet forgotten."""
-        if state.on_trial:
-            state.on_trial = False
-            state.resting = None
-            self.workers_changed()
-
-    def worker_answered(self, state: WorkerState) -> None:
-        state.num_failures_in_row = 0
-        state.on_trial = False
-        if state.resting is not None:
-            state.resting = None
-            self.workers_changed()
-        if state.room is not None:
-            self.worker_has_room(state)
-
-    def end_rests(self, now: float) -> bool:
-        """True when a worker's rest is over by now."""
-        if self.rest_until is None or now < self.rest_until:
-            return False
-        for state in self.workers.values():
-            if state.resting is not None and state.rest_until <= now:
-                state.on_trial = state.on_trial or state.resting == "failures"
-                state.resting = None
-                state.room = 1 if state.room == 0 else state.room
-        self.workers_changed()
-        return True
-
-    def _may_rest(self, state: WorkerState) -> bool:
-        """Whether it may be left alone for its failures, beside those that are."""
-        there = [s for s in self.workers.values() if s.healthy and not s.draining]
-        resting = sum(s is not state and (s.on_trial or s.resting == "failures") for s in there)
-        return resting < ceil(self.config.max_resting_share * len(there))
-
-    def _rest(self, state: WorkerState, why: Rest, until: float) -> None:
-        if self.workers.get(state.worker_id) is state:
-            state.resting, state.rest_until = why, until
-            self.workers_changed()
 
     # --- what policies are shown ---
 
@@ -451,34 +393,3 @@ class PoolState:
             if not state.draining:
                 present[state.variant] = present.get(state.variant, 0) + 1
         return present
-
-
-def by_model(pools: Mapping[str, PoolState]) -> dict[str, PoolState]:
-    """The pool that names each model; with a single pool, that is also where a request goes which names none.
-
-    Raises:
-        ValueError: two name the same.
-    """
-    owners: dict[str, PoolState] = {}
-    for name, pool in pools.items():
-        for model in pool.config.models:
-            if model in owners:
-                raise ValueError(
-                    f"model {model!r} is named by pools {owners[model].config.name!r} and {name!r}; keep one"
-                )
-            owners[model] = pool
-    if len(pools) == 1:
-        owners[""] = next(iter(pools.values()))
-    return owners
-
-
-def default_pool(pools: Mapping[str, PoolState]) -> PoolState | None:
-    """The pool that takes any model no other names.
-
-    Raises:
-        ValueError: more than one does.
-    """
-    takers = [pool for pool in pools.values() if not pool.config.models]
-    if len(takers) > 1:
-        raise ValueError(f"pools {', '.join(pool.config.name for pool in takers)} name no models; at most one may")
-    return takers[0] if takers else None

@@ -118,6 +118,14 @@ class RequestState:
         if worker_id not in self.tried:
             self.tried = (*self.tried, worker_id)
 
+    def hold(self, now: float, left: float) -> None:
+        """Held from here on, for ``left`` seconds at the most."""
+        self.step("hold")
+        self.held_since = now
+        self.limit, self.limit_reason = now + left, "queue_timeout"
+        if self.deadline is not None and self.deadline < self.limit:
+            self.limit, self.limit_reason = self.deadline, "deadline"
+
     def is_late(self, now: float) -> bool:
         """Its client does not want an answer any more."""
         return self.deadline is not None and self.deadline <= now

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.events import FirstTokenSeen, Ticked, WorkerDraining, WorkerHealthChanged, WorkerLeft
+from gateway.core.needs import Needs
 from gateway.core.policy_set import PolicySet
-from gateway.core.pool import Needs
 from tests.support.core_policies import Calls, First, Hold, arrived, completed, dispatcher, failed, joined, play
 
 
