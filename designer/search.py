@@ -20,9 +20,11 @@ from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
+from designer.proposers.evolve import EvolveProposer
 from designer.proposers.llm.proposer import LlmProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
-from designer.proposers.roster import CONTROLS, PROPOSERS, TARGETS, Brief, Target
+from designer.proposers.random import RandomProposer
+from designer.proposers.tuned_baseline import TunedBaselineProposer
 from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
@@ -40,8 +42,6 @@ BASELINES = (
     "random+fcfs",
 )
 """What stands in for "what is in use": the best of them is what a winner must beat."""
-SCALING_BASELINES = tuple(f"least_loaded+target_tracking:target={target}" for target in (16, 32, 64))
-"""Of the target ``autoscaling``; the first is its reference."""
 REFERENCES = ("joint/expert", "joint/head_room")
 """Published designs: reported beside the winner, and neither seeds of the search nor its comparator unless asked."""
 _VALIDATED_BASELINES = 2
@@ -58,7 +58,6 @@ class Settings:
     """Everything that determines a run but its secret; stored with it."""
 
     proposer: str = "evolve"
-    target: Target = "routing"
     budget: int = 100
     """Simulations of one policy on one seed that the proposer may spend; the control gets the same."""
     seed: int = 1
@@ -86,8 +85,6 @@ class Settings:
             raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSER_NAMES)}")
         if (self.llm is not None) != (self.proposer == "llm"):
             raise SearchError("models are for --proposer llm, which needs them: --model NAME --base-url URL --price 0")
-        if self.target not in TARGETS:
-            raise SearchError(f"no target {self.target!r}; one of {', '.join(TARGETS)}")
         if self.budget < 1 or not self.baselines:
             raise SearchError("the budget must be at least 1, and there must be a baseline")
         if problem := self.protocol.problem():
@@ -235,8 +232,7 @@ class Search:
             known = dict(left_out(self._scenario, self._train_seeds()[0]))
             self._ledger.add_result("left out", known)
             self._watcher.say(f"not offered, as they tell nothing here: {', '.join(known) or 'none'}")
-        offered = frozenset(QUANTITIES) - known.keys()
-        return Brief(self._settings.seed, self._settings.budget, offered, self._settings.target)
+        return Brief(self._settings.seed, self._settings.budget, frozenset(QUANTITIES) - known.keys())
 
     def _proposer(self, name: str, brief: Brief, sandbox: Sandbox) -> AbstractContextManager[Proposer]:
         settings = self._settings
@@ -374,5 +370,24 @@ def _subject(outcome: Outcome) -> Subject:
     return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
 
 
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a proposer is told at its start."""
+
+    seed: int
+    budget: int
+    """Simulations."""
+    offered: frozenset[str] = frozenset(QUANTITIES)
+    """Names of the quantities that tell something in the scenario."""
+
+
+PROPOSERS: Mapping[str, Callable[[Brief], Proposer]] = {
+    "evolve": lambda brief: EvolveProposer(brief.seed, brief.offered),
+    "random": lambda brief: RandomProposer(brief.seed, brief.offered),
+    "tuned-baseline": lambda brief: TunedBaselineProposer(brief.seed, brief.offered),
+}
+"""By name."""
 PROPOSER_NAMES = (*PROPOSERS, "llm")
 """``llm`` needs an endpoint besides, and may stop before its budget is spent; the controls then get what it spent."""
+CONTROLS: Mapping[str, str] = {"control": "random", "tuned": "tuned-baseline"}
+"""Arm by arm, who spends the same budget beside the search."""
