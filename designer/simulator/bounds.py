@@ -1,6 +1,7 @@
 """A proven lower bound on the mean response time of any policy whatever, on the requests of one run.
 
-Three bounds, each with its proof; the best of them is taken.
+Four bounds, each with its proof; the best of them is taken. The fourth, *priced*, is the tightest where a cluster is
+busy for long; it has a file of its own, ``designer.simulator.priced_bound``.
 
 **Notation.** A step of an engine lasts (``gateway.mockworker.profile``) ``host_step + max(weights, fixed + token *
 T)`` plus, for each request in it, ``host_sequence`` and its attention: ``decode_context`` x context if it decodes, and
@@ -49,6 +50,7 @@ from numpy.typing import NDArray
 
 from designer.simulator.draws import Floats, Ints
 from designer.simulator.fleet import WorkerPlan
+from designer.simulator.priced_bound import priced_sum
 from designer.simulator.scenario import Scenario
 from designer.simulator.workload import RequestColumns
 from gateway.mockworker.engine import PS_PER_SECOND
@@ -68,12 +70,13 @@ class LowerBound:
     """Holds for every policy, whatever it sheds."""
     pooled: float
     busy: float
-    """Both hold for policies that answer every request that some worker can hold."""
+    priced: float
+    """All three hold for policies that answer every request that some worker can hold."""
 
     @property
     def mean_response_time(self) -> float:
         """The best, for policies that answer every request."""
-        return max(self.solo, self.pooled, self.busy)
+        return max(self.solo, self.pooled, self.busy, self.priced)
 
 
 def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[WorkerPlan]) -> LowerBound:
@@ -95,10 +98,21 @@ def lower_bound(scenario: Scenario, columns: RequestColumns, plans: Sequence[Wor
     count = len(columns)
     least = float(np.minimum(solo, penalty).sum()) / count
     if columns.turn_after is not None or any(workers.max_replicas is not None for workers in scenario.workers):
-        return LowerBound(least, least, least)
+        return LowerBound(least, least, least, least)
     pooled, busy = _pooled_sums(costs, arrivals, alone, servable, len(plans))
+    priced = priced_sum(
+        arrivals,
+        (solo - delays)[servable],
+        lambda price, lam, mu: _least_priced(costs, price, lam, mu)[servable],
+        len(plans),
+    )
     served = delays * float(servable.sum()) + refused
-    return LowerBound(least, (pooled + served) / count, (busy + served) / count)
+    return LowerBound(least, (pooled + served) / count, (busy + served) / count, (priced + served) / count)
+
+
+def _least_priced(costs: Sequence[_Costs], price: float, lam: float, mu: float) -> Floats:
+    """Over all kinds of worker: all tokens of an answer are made on one of them."""
+    return np.asarray(np.min([cost.priced(price, lam, mu) for cost in costs], axis=0) / PS_PER_SECOND)
 
 
 def _pooled_sums(
@@ -201,10 +215,35 @@ class _Costs:
             np.where(self._fits, weighted / np.maximum(total, 1.0), np.inf),
         )
 
+    def priced(self, price: float, lam: float, mu: float) -> Floats:
+        """``a`` of ``designer.simulator.priced_bound``: what each request and its share of worker time come to."""
+        p, config, contexts = self._profile, self._config, self._contexts
+        rest = p.host_step_ps + mu * p.weights_ps + (1 - mu) * p.fixed_ps
+        token = (1 - mu) * p.token_ps
+        again = np.ones_like(contexts) if config.enable_prefix_caching else contexts
+        prefilled = token * again + self._attention(contexts - again, contexts)
+        by_block = price * lam * rest / config.num_gpu_blocks
+        step = rest + by_block * np.ceil(contexts / config.block_size)
+        by_head, most = price * (1 - lam) * rest, config.max_num_seqs
+        decoded = _least_shared(p.host_sequence_ps + token + p.decode_context_ps * contexts, by_head, price, most)
+        bare = _least_shared(np.full_like(contexts, p.host_sequence_ps), by_head, price, most)
+        each = step + np.minimum(decoded, bare + (1 + price) * prefilled)
+        prompt, new = self._prompt.astype(np.float64), self._new.astype(np.float64)
+        prefill = (1 + price) * (token * new + self._attention(prompt - new, prompt))
+        total = (step + bare)[self._prompt] + prefill + self._sums(_running(each))
+        total = total - by_block * self._shared_blocks * self._output
+        return np.where(self._fits, total, np.inf)
+
     def _weighted_tail(self, table: Floats) -> Floats:
         """Over all tokens but the first: what the table says of it times the time of the tokens after it."""
         end = self._token[self._prompt + self._output - 1]
         return end * self._sums(_running(table)) - self._sums(_running(table * self._token))
+
+
+def _least_shared(own: Floats, by_head: float, price: float, most: int) -> Floats:
+    """Least of ``by_head / n + (n + price) * own`` over real ``n`` from 1 to ``most``."""
+    n = np.clip(np.sqrt(by_head / np.maximum(own, 1e-9)), 1.0, float(most))
+    return np.asarray(by_head / n + (n + price) * own)
 
 
 def _running(table: Floats) -> Floats:

@@ -113,7 +113,7 @@ def test_a_crowd_is_held_to_more_than_its_loneliness() -> None:
 @pytest.mark.parametrize("name", ["sessions", "scaled"])
 def test_where_policies_decide_what_comes_or_serves_less_is_claimed(name: str) -> None:
     bound = lower_bound(SCENARIOS[name], draw_workload(SCENARIOS[name], 1), plan_workers(SCENARIOS[name]))
-    assert bound.solo == bound.pooled == bound.busy
+    assert bound.solo == bound.pooled == bound.busy == bound.priced
 
 
 def test_a_request_that_no_worker_can_hold_scores_the_penalty() -> None:
@@ -122,7 +122,7 @@ def test_a_request_that_no_worker_can_hold_scores_the_penalty() -> None:
         objective={"penalty_seconds": 50.0},
     )
     bound = lower_bound(huge, draw_workload(huge, 1), plan_workers(huge))
-    assert bound == type(bound)(50.0, 50.0, 50.0)
+    assert bound == type(bound)(50.0, 50.0, 50.0, 50.0)
     assert simulate(huge, "random", 1).mean_response_time == 50.0
 
 
