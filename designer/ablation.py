@@ -10,8 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from designer.proposers import scaling
 from designer.proposers.emit import emit
-from designer.proposers.grammar import GrammarError, Program, Sum, canonical, check, from_json, put, sites, with_slot
+from designer.proposers.emit_scaling import emit_scaling
+from designer.proposers.grammar import (
+    Const,
+    GrammarError,
+    Program,
+    Sum,
+    canonical,
+    check,
+    from_json,
+    put,
+    sites,
+    with_slot,
+)
 from designer.proposers.words import phrase
 from designer.sealed import Judge, Scored, effect_json, effect_of
 from designer.subject import Subject, subject_of_source
@@ -31,7 +44,10 @@ class Component:
 
 def components(winner: Subject, program: Mapping[str, Any] | None) -> list[Component]:
     """Every component that can be left out with a valid policy remaining; each remainder once."""
-    parts = list(_of_slots(winner) if program is None else _of_program(from_json(program)))
+    if program is None:
+        parts = list(_of_slots(winner))
+    else:
+        parts = list(_of_scaling(program) if "scaling" in program else _of_program(from_json(program)))
     distinct = {part.without.digest: part for part in reversed(parts) if part.without.digest != winner.digest}
     return list(distinct.values())[::-1]
 
@@ -85,6 +101,27 @@ def _terms(program: Program) -> Iterator[tuple[str, Kind, Program]]:
                 rest = (*site.expr.terms[:n], *site.expr.terms[n + 1 :])
                 smaller = Sum(rest) if len(rest) > 1 else rest[0]
                 yield f"{phrase(term)}, in the {_WHERE[site.path[0]]}", "term", put(program, site.path, smaller)
+
+
+def _of_scaling(data: Mapping[str, Any]) -> Iterator[Component]:
+    """Each signal, the spare replicas, the look ahead, and the patience before any replica is given up."""
+    program = scaling.from_json(data)
+    for n, signal in enumerate(program.signals):
+        rest = (*program.signals[:n], *program.signals[n + 1 :])
+        if rest:
+            yield _rescaled(scaling.SIGNALS[signal.name].words, replace(program, signals=rest))
+        if signal.name == "forecast":
+            now = scaling.Signal("arrivals", signal.carried)
+            yield _rescaled("the look ahead", replace(program, signals=(*program.signals[:n], now, *rest[n:])))
+    if program.spare.value > 0.0:
+        yield _rescaled("the spare replicas", replace(program, spare=Const("spare_replicas", 0.0)))
+    least = scaling.CONSTANTS["hold_seconds"].low
+    yield _rescaled("the patience before shrinking", replace(program, hold=Const("hold_seconds", least)))
+
+
+def _rescaled(words: str, rest: scaling.ScalingProgram) -> Component:
+    source = emit_scaling(scaling.canonical(rest))
+    return Component(words, "term", subject_of_source(source, f"without {words}"))
 
 
 _WHERE: Mapping[str | int, str] = {"limits": "limit", "choice": "choice of worker", "order": "queue order"}

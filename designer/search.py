@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,8 @@ from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
-from designer.proposers.evolve import EvolveProposer
-from designer.proposers.llm.proposer import LlmProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
-from designer.proposers.random import RandomProposer
-from designer.proposers.tuned_baseline import TunedBaselineProposer
+from designer.proposers.roster import CONTROLS, PROPOSERS, TARGETS, Brief, Target
 from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
@@ -42,6 +38,8 @@ BASELINES = (
     "random+fcfs",
 )
 """What stands in for "what is in use": the best of them is what a winner must beat."""
+SCALING_BASELINES = tuple(f"least_loaded+target_tracking:target={target}" for target in (16, 32, 64))
+"""Of the target ``autoscaling``; the first is its reference."""
 REFERENCES = ("joint/expert", "joint/head_room")
 """Published designs: reported beside the winner, and neither seeds of the search nor its comparator unless asked."""
 _VALIDATED_BASELINES = 2
@@ -58,6 +56,7 @@ class Settings:
     """Everything that determines a run but its secret; stored with it."""
 
     proposer: str = "evolve"
+    target: Target = "routing"
     budget: int = 100
     """Simulations of one policy on one seed that the proposer may spend; the control gets the same."""
     seed: int = 1
@@ -72,8 +71,6 @@ class Settings:
     """Of the validation split; 0: no ablation."""
     regime_seeds: int = 4
     """Seeds in each regime of the certificate; 0: no certificate."""
-    llm: Mapping[str, Any] | None = None
-    """Of the proposer ``llm``: its ``LlmSettings`` as JSON; never a key."""
 
     def check(self) -> Settings:
         """Itself.
@@ -81,10 +78,8 @@ class Settings:
         Raises:
             SearchError: a value is out of range.
         """
-        if self.proposer not in PROPOSER_NAMES:
-            raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSER_NAMES)}")
-        if (self.llm is not None) != (self.proposer == "llm"):
-            raise SearchError("models are for --proposer llm, which needs them: --model NAME --base-url URL --price 0")
+        if self.proposer not in PROPOSERS:
+            raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSERS)}")
         if self.budget < 1 or not self.baselines:
             raise SearchError("the budget must be at least 1, and there must be a baseline")
         if problem := self.protocol.problem():
@@ -176,8 +171,7 @@ class Search:
             reference = baselines[self._settings.baselines[0]]
             brief = self._brief()
             for name in self._arm_names():
-                with self._proposer(name, brief, sandbox) as proposer:
-                    self._run_arm(name, proposer, reference, evaluator)
+                self._run_arm(name, brief, reference, evaluator)
             verdict = self._judge(sandbox, evaluator, baselines)
         return self._conclude(verdict, time.monotonic() - started)
 
@@ -232,20 +226,15 @@ class Search:
             known = dict(left_out(self._scenario, self._train_seeds()[0]))
             self._ledger.add_result("left out", known)
             self._watcher.say(f"not offered, as they tell nothing here: {', '.join(known) or 'none'}")
-        return Brief(self._settings.seed, self._settings.budget, frozenset(QUANTITIES) - known.keys())
+        offered = frozenset(QUANTITIES) - known.keys()
+        return Brief(self._settings.seed, self._settings.budget, offered, self._settings.target)
 
-    def _proposer(self, name: str, brief: Brief, sandbox: Sandbox) -> AbstractContextManager[Proposer]:
+    def _run_arm(self, name: str, brief: Brief, reference: Mapping[int, float], evaluator: Evaluator) -> None:
         settings = self._settings
-        if name == "search" and settings.llm is not None:
-            return LlmProposer(settings.llm, self._ledger, sandbox, settings.budget, self._watcher.say)
-        return nullcontext(PROPOSERS[CONTROLS.get(name, settings.proposer)](brief))
-
-    def _run_arm(self, name: str, proposer: Proposer, reference: Mapping[int, float], evaluator: Evaluator) -> None:
-        stopped = name != "search" and self._settings.llm is not None
         arm = Arm(
             name,
-            proposer,
-            self.arms["search"].spent if stopped else self._settings.budget,
+            PROPOSERS[CONTROLS.get(name, settings.proposer)](brief),
+            settings.budget,
             self._train_seeds(),
             reference,
             evaluator,
@@ -368,26 +357,3 @@ class Search:
 
 def _subject(outcome: Outcome) -> Subject:
     return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Brief:
-    """What a proposer is told at its start."""
-
-    seed: int
-    budget: int
-    """Simulations."""
-    offered: frozenset[str] = frozenset(QUANTITIES)
-    """Names of the quantities that tell something in the scenario."""
-
-
-PROPOSERS: Mapping[str, Callable[[Brief], Proposer]] = {
-    "evolve": lambda brief: EvolveProposer(brief.seed, brief.offered),
-    "random": lambda brief: RandomProposer(brief.seed, brief.offered),
-    "tuned-baseline": lambda brief: TunedBaselineProposer(brief.seed, brief.offered),
-}
-"""By name."""
-PROPOSER_NAMES = (*PROPOSERS, "llm")
-"""``llm`` needs an endpoint besides, and may stop before its budget is spent; the controls then get what it spent."""
-CONTROLS: Mapping[str, str] = {"control": "random", "tuned": "tuned-baseline"}
-"""Arm by arm, who spends the same budget beside the search."""

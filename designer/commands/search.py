@@ -8,17 +8,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from designer.arm import Progress
-from designer.commands import llm_options
 from designer.findings import read_findings
 from designer.ledger import Ledger
+from designer.proposers.roster import PROPOSERS, TARGETS, Target
 from designer.report import to_json, to_text, write_html
 from designer.sealed import Protocol
-from designer.search import BASELINES, PROPOSER_NAMES, REFERENCES, RunOutcome, Search, Settings, Watcher, new_ledger
+from designer.search import (
+    BASELINES,
+    REFERENCES,
+    SCALING_BASELINES,
+    RunOutcome,
+    Search,
+    Settings,
+    Watcher,
+    new_ledger,
+)
 from designer.simulator.scenario import load_scenario
 
 _DEFAULT = Protocol()
@@ -28,12 +37,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 
 def run_command(
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
-    proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSER_NAMES)}.")] = "evolve",
+    proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSERS)}.")] = "evolve",
+    target: Annotated[str, typer.Option(help=f"What is searched: {', '.join(TARGETS)}.")] = "routing",
     budget: Annotated[int, typer.Option(min=1, help="Simulations (one policy, one seed) of the search.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the search and its train seeds.")] = 1,
     out: Annotated[Path | None, typer.Option(help="A new folder for the run; runs/SCENARIO-PROPOSER-TIME.")] = None,
     jobs: JobsOption = 2,
-    control: Annotated[bool, typer.Option(help="Also spend the same budget on random candidates.")] = True,
+    control: Annotated[bool, typer.Option(help="The same budget for random samples and for tuned baselines.")] = True,
     baseline: Annotated[
         list[str] | None, typer.Option(help=f"What the winner must beat, the best of: {', '.join(BASELINES)}.")
     ] = None,
@@ -49,12 +59,8 @@ def run_command(
         int, typer.Option(min=1, max=2, help="2: an undecided test is doubled once.")
     ] = _DEFAULT.max_looks,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds of wall clock for one simulation.")] = 300.0,
-    llm: llm_options.ConfigOption = None,
-    model: llm_options.ModelOption = None,
-    base_url: llm_options.BaseUrlOption = None,
-    price: llm_options.PriceOption = None,
-    max_dollars: llm_options.DollarsOption = None,
-    prompts: llm_options.PromptsOption = None,
+    ablation_seeds: Annotated[int, typer.Option(min=0, help="Seeds for the worth of each component; 0: none.")] = 16,
+    regime_seeds: Annotated[int, typer.Option(min=0, help="Seeds in each regime of the certificate; 0: none.")] = 4,
     json: JsonOption = False,
 ) -> None:
     """Search for a better policy and test the winner on seeds nobody has seen.
@@ -63,22 +69,16 @@ def run_command(
     """
     settings = Settings(
         proposer=proposer,
+        target=cast(Target, target),
         budget=budget,
         seed=seed,
         control=control,
-        baselines=tuple(baseline or BASELINES),
-        references=tuple(reference or REFERENCES),
+        baselines=tuple(baseline or (SCALING_BASELINES if target == "autoscaling" else BASELINES)),
+        references=tuple(reference or (() if target == "autoscaling" else REFERENCES)),
         protocol=Protocol(train_seeds, validation_seeds, finalists, sealed_seeds, margin=margin, max_looks=looks),
         deadline_seconds=deadline,
-        llm=llm_options.llm_settings(
-            proposer,
-            config=llm,
-            model=model,
-            base_url=base_url,
-            price=price,
-            max_dollars=max_dollars,
-            prompts=prompts,
-        ),
+        ablation_seeds=ablation_seeds,
+        regime_seeds=regime_seeds,
     )
     loaded = load_scenario(scenario)
     folder = out or Path("runs") / f"{loaded.name}-{proposer}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from designer.proposers.behaviour import signature
@@ -24,7 +24,7 @@ from designer.proposers.grammar import Program, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.proposers.sampling import Sampler
 from designer.proposers.simplify import simplified
-from designer.proposers.tuning import shaken, skeleton, tuned
+from designer.proposers.tuning import ROUTING
 from designer.proposers.variation import cross, mutate
 from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
@@ -93,8 +93,8 @@ class EvolveProposer:
             if o.proposal.program is not None and o.status != "failed"
         ]
         for parent in sorted(good, key=lambda parent: (rng.random() < 0.4, parent.effect)):
-            together = shaken(parent.program, rng) if rng.random() < 0.2 else None
-            program = together or tuned(parent.program, known, rng)
+            together = ROUTING.shaken(parent.program, rng) if rng.random() < 0.2 else None
+            program = together or ROUTING.tuned(parent.program, known, rng)
             if program is not None and all(program != other for other, _ in known):
                 change = "moves all constants a little" if together else "tunes a constant"
                 proposal = _proposal(program, change, (parent,), _predicted(history, change, parent.effect))
@@ -123,9 +123,9 @@ class EvolveProposer:
                 effect = history.effect(outcome)
                 found.append(_Parent(from_json(outcome.proposal.program), effect, outcome.proposal.candidate_hash))
         found.sort(key=lambda parent: parent.effect + _PARSIMONY * size(parent.program))
-        best: dict[Program, _Parent] = {}
+        best: dict[Hashable, _Parent] = {}
         for parent in found:
-            best.setdefault(skeleton(parent.program), parent)
+            best.setdefault(ROUTING.skeleton(parent.program), parent)
         alike = {round(parent.effect, 9): parent for parent in reversed(best.values())}
         return [parent for parent in best.values() if alike[round(parent.effect, 9)] is parent]
 

@@ -7,7 +7,7 @@ baselines when the comparator is picked.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Hashable, Sequence, Set
 
 from designer.proposers.emit import emit
 from designer.proposers.grammar import (
@@ -26,7 +26,7 @@ from designer.proposers.grammar import (
 )
 from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import Sampler
-from designer.proposers.tuning import Known, skeleton, tuned
+from designer.proposers.tuning import ROUTING
 from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
 
@@ -71,17 +71,19 @@ class TunedBaselineProposer:
         program = self._step(known, rng) if n >= 2 * len(self._families) else None
         if program is None:
             program = _redrawn(self._families[n % len(self._families)][1], rng, fresh=n >= len(self._families))
-        family = next(name for name, other in self._families if skeleton(other) == skeleton(program))
+        family = next(name for name, other in self._families if ROUTING.skeleton(other) == ROUTING.skeleton(program))
         return Proposal(emit(program), f"Tunes {family}. {why(program)}", None, (), family, to_json(program))
 
-    def _step(self, known: Sequence[Known], rng: random.Random) -> Program | None:
+    def _step(self, known: Sequence[tuple[Program, float | None]], rng: random.Random) -> Program | None:
         scored = sorted(((effect, n) for n, (_, effect) in enumerate(known) if effect is not None))
-        best: dict[Program, Program] = {}
+        best: dict[Hashable, Program] = {}
         for _, n in scored:
-            best.setdefault(skeleton(known[n][0]), known[n][0])
+            best.setdefault(ROUTING.skeleton(known[n][0]), known[n][0])
         leaders = list(best.values())[: 2 if rng.random() < 0.8 else len(best)]
         rng.shuffle(leaders)
-        return next((step for step in (tuned(program, known, rng) for program in leaders) if step is not None), None)
+        return next(
+            (step for step in (ROUTING.tuned(program, known, rng) for program in leaders) if step is not None), None
+        )
 
 
 def _redrawn(program: Program, rng: random.Random, *, fresh: bool) -> Program:

@@ -8,16 +8,16 @@ scored like any other). Scales are the constants' own: relative steps where a co
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from designer.proposers.grammar import Const, GrammarError, Path, Program, canonical, check, put, sites
+from designer.proposers.grammar import Const, GrammarError, Program, canonical, check, put, sites
 from designer.proposers.sampling import rounded
 from designer.proposers.vocabulary import CONSTANTS, ConstantKind
 
-Known = tuple[Program, float | None]
-"""A program and its effect; None while it waits for its score."""
+_P = TypeVar("_P")
 _STEP = 0.12
 """Of a constant's range: the first step to either side."""
 _FINE = 0.012
@@ -26,26 +26,75 @@ _TOGETHER = 0.06
 """Standard deviation, as a share of the ranges, when all constants move at once."""
 
 
-def tuned(best: Program, known: Sequence[Known], rng: random.Random) -> Program | None:
-    """The next point of a line search from ``best``; None when every constant of it is settled."""
-    relatives = [(program, effect) for program, effect in known if skeleton(program) == skeleton(best)]
-    paths = list(_constants(best))
-    rng.shuffle(paths)
-    for path in paths:
-        position = _next_position(_line(best, path, relatives), _position(best, path), rng)
-        if position is not None:
-            moved = _moved(best, {path: position})
-            if moved is not None and all(moved != program for program, _ in relatives):
-                return moved
-    return None
+@dataclass(frozen=True, slots=True)
+class Space(Generic[_P]):
+    """How the constants of one kind of program are read and replaced."""
 
+    kinds: Mapping[str, ConstantKind]
+    constants: Callable[[_P], Mapping[Any, Const]]
+    """By any key that is the same in programs of one structure."""
+    replaced: Callable[[_P, Mapping[Any, Const]], _P | None]
+    """None: the program would break a rule."""
 
-def shaken(best: Program, rng: random.Random) -> Program | None:
-    """All constants moved a little at once; None when there are fewer than two."""
-    paths = list(_constants(best))
-    if len(paths) < 2:
+    def tuned(self, best: _P, known: Sequence[tuple[_P, float | None]], rng: random.Random) -> _P | None:
+        """The next point of a line search from ``best``; None when every constant of it is settled.
+
+        Args:
+            known: programs with their effects; None while one waits for its score.
+        """
+        shape = self.skeleton(best)
+        relatives = [(program, effect) for program, effect in known if self.skeleton(program) == shape]
+        keys = list(self.constants(best))
+        rng.shuffle(keys)
+        for key in keys:
+            position = _next_position(self._line(best, key, relatives), self._position(best, key), rng)
+            if position is not None:
+                moved = self._moved(best, {key: position})
+                if moved is not None and all(moved != program for program, _ in relatives):
+                    return moved
         return None
-    return _moved(best, {path: _position(best, path) + rng.gauss(0.0, _TOGETHER) for path in paths})
+
+    def shaken(self, best: _P, rng: random.Random) -> _P | None:
+        """All constants moved a little at once; None when there are fewer than two."""
+        keys = list(self.constants(best))
+        if len(keys) < 2:
+            return None
+        return self._moved(best, {key: self._position(best, key) + rng.gauss(0.0, _TOGETHER) for key in keys})
+
+    def skeleton(self, program: _P) -> Hashable:
+        """Equal for programs that differ in their constants alone."""
+        lowest = {key: Const(c.kind, self.kinds[c.kind].low) for key, c in self.constants(program).items()}
+        return repr(self.replaced(program, lowest))
+
+    def _line(self, best: _P, key: Any, relatives: Sequence[tuple[_P, float | None]]) -> dict[float, float | None]:
+        """Effect by position of the constant at ``key``, of those that agree with ``best`` in all others."""
+        here = {key: self.constants(best)[key]}
+        return {self._position(p, key): effect for p, effect in relatives if self.replaced(p, here) == best}
+
+    def _position(self, program: _P, key: Any) -> float:
+        constant = self.constants(program)[key]
+        return self.kinds[constant.kind].position_of(constant.value)
+
+    def _moved(self, program: _P, positions: Mapping[Any, float]) -> _P | None:
+        kinds = {key: self.kinds[self.constants(program)[key].kind] for key in positions}
+        return self.replaced(program, {k: rounded(kinds[k], kinds[k].value_at(x)) for k, x in positions.items()})
+
+
+def _constants(program: Program) -> Mapping[Any, Const]:
+    return {site.path: site.expr for site in sites(program) if isinstance(site.expr, Const)}
+
+
+def _replaced(program: Program, values: Mapping[Any, Const]) -> Program | None:
+    for path, constant in values.items():
+        program = put(program, path, constant)
+    try:
+        return check(canonical(program))
+    except GrammarError:
+        return None
+
+
+ROUTING: Space[Program] = Space(CONSTANTS, _constants, _replaced)
+"""Of limits, choice and order."""
 
 
 def _next_position(line: Mapping[float, float | None], at: float, rng: random.Random) -> float | None:
@@ -79,46 +128,3 @@ def _between(left: float, at: float, right: float, line: Mapping[float, float | 
         return lowest
     wider = left if at - left > right - at else right
     return (at + wider) / 2 if abs(wider - at) > 3 * _FINE else None
-
-
-def _line(best: Program, path: Path, relatives: Sequence[Known]) -> dict[float, float | None]:
-    """Effect by position of the constant at ``path``, of those that agree with ``best`` in all others."""
-    here = _position(best, path)
-    return {_position(program, path): effect for program, effect in relatives if _moved(program, {path: here}) == best}
-
-
-def skeleton(program: Program) -> Program:
-    """The program with its constants taken out."""
-    for path, constant in _constants(program).items():
-        program = put(program, path, Const(constant.kind, 0.0))
-    return program
-
-
-def _constants(program: Program) -> dict[Path, Const]:
-    return {site.path: site.expr for site in sites(program) if isinstance(site.expr, Const)}
-
-
-def _position(program: Program, path: Path) -> float:
-    """Of the constant at ``path`` within its range: 0 to 1."""
-    constant = _constants(program)[path]
-    kind = CONSTANTS[constant.kind]
-    low, high = _ends(kind)
-    value = math.log(constant.value) if kind.logarithmic else constant.value
-    return (value - low) / (high - low)
-
-
-def _moved(program: Program, positions: Mapping[Path, float]) -> Program | None:
-    constants = _constants(program)
-    for path, position in positions.items():
-        kind = CONSTANTS[constants[path].kind]
-        low, high = _ends(kind)
-        value = low + min(1.0, max(0.0, position)) * (high - low)
-        program = put(program, path, rounded(kind, math.exp(value) if kind.logarithmic else value))
-    try:
-        return check(canonical(program))
-    except GrammarError:
-        return None
-
-
-def _ends(kind: ConstantKind) -> tuple[float, float]:
-    return (math.log(kind.low), math.log(kind.high)) if kind.logarithmic else (kind.low, kind.high)

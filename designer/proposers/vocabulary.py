@@ -5,6 +5,7 @@ Adding a contract field to the search is one line here; nothing else names field
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -57,6 +58,19 @@ class ConstantKind:
     logarithmic: bool
     """Steps and draws are relative; otherwise they are shares of the range."""
     words: str
+
+    def position_of(self, value: float) -> float:
+        """Where in the range a value lies: 0 to 1, evenly by ratios if logarithmic."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def value_at(self, position: float) -> float:
+        """The inverse; a position outside 0 to 1 is brought inside."""
+        position = min(1.0, max(0.0, position))
+        if self.logarithmic:
+            return self.low * math.exp(position * math.log(self.high / self.low))
+        return self.low + position * (self.high - self.low)
 
 
 _QUANTITIES = (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from designer.simulator.breakdown import Part
 from designer.simulator.draws import Floats, Ints
+from designer.simulator.objectives import objective_value
 from designer.simulator.scenario import Objective
 from gateway.mockworker.engine import PS_PER_SECOND
 
@@ -145,8 +146,17 @@ class SimulationResult:
     @property
     def objective_value(self) -> float:
         """The scenario's metric; lower is better."""
-        times = self.ttfts if self.objective.metric.endswith("ttft") else self.response_times
-        return float(times.mean() if self.objective.metric.startswith("mean") else np.percentile(times, 99))
+        return objective_value(self)
+
+    @property
+    def worker_seconds(self) -> float:
+        """Of all workers, from the moment each was asked for until it was gone."""
+        return float(self.counters.get("worker_seconds", len(self.workers) * float(self.finished.max())))
+
+    @property
+    def goodput(self) -> float:
+        """Requests a second that met their promises, from the first arrival to the last end."""
+        return float(self.met_slo.sum()) / float(self.finished.max() - self.arrival.min())
 
     @property
     def met_slo(self) -> NDArray[np.bool_]:
@@ -183,10 +193,11 @@ class SimulationResult:
             "num_preemptions": int(self.preemptions.sum()),
             "num_recomputed_tokens": 0 if self.recomputed is None else int(self.recomputed.sum()),
             "cached_share": float(self.cached.sum() / max(1, self.prompt.sum())),
-            "goodput": float(self.met_slo.sum()) / span,
+            "goodput": self.goodput,
+            "met_slo_share": float(self.met_slo.mean()),
             "output_tokens_per_second": float(self.made[self.completed].sum()) / span,
             "fairness": self.fairness,
-            "worker_seconds": len(self.workers) * float(self.finished.max()),
+            "worker_seconds": self.worker_seconds,
             "mean_parts": self.mean_parts,
             **self.counters,
         }

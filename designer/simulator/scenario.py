@@ -192,13 +192,23 @@ requests miss their promises than may. ``weighted``: a sum of the others, by ``w
 class Objective(Table):
     """What an evaluation compares; lower is better."""
 
-    metric: Literal["mean_response_time", "p99_response_time", "mean_ttft", "p99_ttft"] = "mean_response_time"
+    metric: Metric = "mean_response_time"
+    weights: dict[TimeMetric | Literal["seconds_per_good_request", "worker_seconds"], Positive] = {}
+    """Of ``weighted``: what each metric counts in the sum."""
+    slo_share: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Of ``worker_seconds``: this share of the requests must meet their promises."""
     penalty_seconds: Positive = 600.0
     """Scored for every time of a request that got no full answer, unless it had waited longer still."""
     ttft_slo_seconds: Positive | None = None
     """For goodput: a request that has no promise of its own must see its first token within this."""
     tpot_slo_seconds: Positive | None = None
     """For goodput: seconds per output token after the first."""
+
+    @model_validator(mode="after")
+    def _weighted_by_something(self) -> Objective:
+        if (self.metric == "weighted") != bool(self.weights):
+            raise ValueError("weights and metric = 'weighted' go together")
+        return self
 
 
 class Scenario(Table):

@@ -5,7 +5,7 @@ import math
 from designer.proposers.grammar import Const, from_json, sites
 from designer.proposers.protocol import History, Outcome
 from designer.proposers.tuned_baseline import FAMILIES, TunedBaselineProposer
-from designer.proposers.tuning import skeleton
+from designer.proposers.tuning import ROUTING
 
 REFERENCE = dict.fromkeys(range(4), 50.0)
 
@@ -22,9 +22,9 @@ def run(proposer: TunedBaselineProposer, count: int) -> list[Outcome]:
 
 def test_every_family_is_tried_before_any_is_tuned_and_none_is_invented() -> None:
     outcomes = run(TunedBaselineProposer(1), 40)
-    known = {skeleton(program) for _, program in FAMILIES}
+    known = {ROUTING.skeleton(program) for _, program in FAMILIES}
     assert {o.proposal.change for o in outcomes[: len(FAMILIES)]} == {name for name, _ in FAMILIES}
-    assert {skeleton(from_json(o.proposal.program or {})) for o in outcomes} == known
+    assert {ROUTING.skeleton(from_json(o.proposal.program or {})) for o in outcomes} == known
 
 
 def test_constants_come_near_the_best() -> None:

@@ -4,7 +4,7 @@ import math
 import random
 
 from designer.proposers.grammar import Const, Field, Limit, Program, Rank, Times, sites
-from designer.proposers.tuning import Known, shaken, skeleton, tuned
+from designer.proposers.tuning import ROUTING
 
 
 def program(share: float, cap: float = 64.0) -> Program:
@@ -26,11 +26,11 @@ def bowl(of: Program) -> float:
     return (values["usable_share"] - 0.87) ** 2 * 10 + (math.log(values["most_requests"] / 30.0)) ** 2 * 0.2
 
 
-def descend(start: Program, steps: int) -> list[Known]:
-    known: list[Known] = [(start, bowl(start))]
+def descend(start: Program, steps: int) -> list[tuple[Program, float]]:
+    known: list[tuple[Program, float]] = [(start, bowl(start))]
     for n in range(steps):
         best = min(known, key=lambda pair: pair[1])[0]
-        step = tuned(best, known, random.Random(n))
+        step = ROUTING.tuned(best, known, random.Random(n))
         if step is None:
             break
         known.append((step, bowl(step)))
@@ -52,20 +52,20 @@ def test_it_ends_when_every_constant_is_settled() -> None:
 
 def test_a_line_waits_for_the_score_of_its_neighbour() -> None:
     start = Program((Limit(Field("worker.num_inflight_requests"), Const("most_requests", 64.0)),))
-    first = tuned(start, [(start, 0.0)], random.Random(1))
+    first = ROUTING.tuned(start, [(start, 0.0)], random.Random(1))
     assert first is not None
-    assert tuned(start, [(start, 0.0), (first, None)], random.Random(1)) is None
+    assert ROUTING.tuned(start, [(start, 0.0), (first, None)], random.Random(1)) is None
 
 
 def test_a_program_without_constants_cannot_be_tuned() -> None:
     bare = Program((), (Rank(Field("worker.num_inflight_requests")),))
-    assert tuned(bare, [(bare, 0.0)], random.Random(0)) is None
-    assert shaken(bare, random.Random(0)) is None
+    assert ROUTING.tuned(bare, [(bare, 0.0)], random.Random(0)) is None
+    assert ROUTING.shaken(bare, random.Random(0)) is None
 
 
 def test_all_constants_move_at_once_and_the_structure_stays() -> None:
-    moved = shaken(program(0.8), random.Random(3))
+    moved = ROUTING.shaken(program(0.8), random.Random(3))
     assert moved is not None
-    assert skeleton(moved) == skeleton(program(0.8))
+    assert ROUTING.skeleton(moved) == ROUTING.skeleton(program(0.8))
     before, after = constants(program(0.8)), constants(moved)
     assert all(before[kind] != after[kind] for kind in before)
