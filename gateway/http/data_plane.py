@@ -197,7 +197,7 @@ class DataPlane:
             exchange.worker_id = command.worker_id
             exchange.attempt_failed("removed")
         else:
-            exchange.dispatch(pool, self.clock.time())
+            exchange.dispatch(pool, self.clock.now)  # read for the event that led to this
 
     def reject(self, command: Reject) -> None:
         exchange = self._exchanges.get(command.request_id)

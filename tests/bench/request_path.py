@@ -121,7 +121,7 @@ class RequestPath:
         self.clients = [self._client() for _ in range(CLIENTS)]
 
     def _join(self) -> None:
-        policies = PolicySet.of(load_policies(parse_specs("least_loaded+fcfs"), 0, 1), 1)
+        policies = PolicySet.of(load_policies(parse_specs("least_loaded"), 0, 1), 1)
         self.runtime.submit(PolicySetReplaced(time.monotonic(), "default", policies))
         for n in range(WORKERS):
             self.plane.add_worker(f"w{n}", f"http://127.0.0.1:{9000 + n}")
