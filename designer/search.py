@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
+from designer.proposers.llm.proposer import LlmProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
 from designer.proposers.roster import CONTROLS, PROPOSERS, TARGETS, Brief, Target
 from designer.proposers.vocabulary import QUANTITIES
@@ -71,6 +73,8 @@ class Settings:
     """Of the validation split; 0: no ablation."""
     regime_seeds: int = 4
     """Seeds in each regime of the certificate; 0: no certificate."""
+    llm: Mapping[str, Any] | None = None
+    """Of the proposer ``llm``: its ``LlmSettings`` as JSON; never a key."""
 
     def check(self) -> Settings:
         """Itself.
@@ -78,8 +82,12 @@ class Settings:
         Raises:
             SearchError: a value is out of range.
         """
-        if self.proposer not in PROPOSERS:
-            raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSERS)}")
+        if self.proposer not in PROPOSER_NAMES:
+            raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSER_NAMES)}")
+        if (self.llm is not None) != (self.proposer == "llm"):
+            raise SearchError("models are for --proposer llm, which needs them: --model NAME --base-url URL --price 0")
+        if self.target not in TARGETS:
+            raise SearchError(f"no target {self.target!r}; one of {', '.join(TARGETS)}")
         if self.budget < 1 or not self.baselines:
             raise SearchError("the budget must be at least 1, and there must be a baseline")
         if problem := self.protocol.problem():
@@ -171,7 +179,8 @@ class Search:
             reference = baselines[self._settings.baselines[0]]
             brief = self._brief()
             for name in self._arm_names():
-                self._run_arm(name, brief, reference, evaluator)
+                with self._proposer(name, brief, sandbox) as proposer:
+                    self._run_arm(name, proposer, reference, evaluator)
             verdict = self._judge(sandbox, evaluator, baselines)
         return self._conclude(verdict, time.monotonic() - started)
 
@@ -229,12 +238,18 @@ class Search:
         offered = frozenset(QUANTITIES) - known.keys()
         return Brief(self._settings.seed, self._settings.budget, offered, self._settings.target)
 
-    def _run_arm(self, name: str, brief: Brief, reference: Mapping[int, float], evaluator: Evaluator) -> None:
+    def _proposer(self, name: str, brief: Brief, sandbox: Sandbox) -> AbstractContextManager[Proposer]:
         settings = self._settings
+        if name == "search" and settings.llm is not None:
+            return LlmProposer(settings.llm, self._ledger, sandbox, settings.budget, self._watcher.say)
+        return nullcontext(PROPOSERS[CONTROLS.get(name, settings.proposer)](brief))
+
+    def _run_arm(self, name: str, proposer: Proposer, reference: Mapping[int, float], evaluator: Evaluator) -> None:
+        stopped = name != "search" and self._settings.llm is not None
         arm = Arm(
             name,
-            PROPOSERS[CONTROLS.get(name, settings.proposer)](brief),
-            settings.budget,
+            proposer,
+            self.arms["search"].spent if stopped else self._settings.budget,
             self._train_seeds(),
             reference,
             evaluator,
@@ -357,3 +372,7 @@ class Search:
 
 def _subject(outcome: Outcome) -> Subject:
     return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
+
+
+PROPOSER_NAMES = (*PROPOSERS, "llm")
+"""``llm`` needs an endpoint besides, and may stop before its budget is spent; the controls then get what it spent."""

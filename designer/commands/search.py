@@ -13,13 +13,15 @@ from typing import Annotated, Any, cast
 import typer
 
 from designer.arm import Progress
+from designer.commands import llm_options
 from designer.findings import read_findings
 from designer.ledger import Ledger
-from designer.proposers.roster import PROPOSERS, TARGETS, Target
+from designer.proposers.roster import TARGETS, Target
 from designer.report import to_json, to_text, write_html
 from designer.sealed import Protocol
 from designer.search import (
     BASELINES,
+    PROPOSER_NAMES,
     REFERENCES,
     SCALING_BASELINES,
     RunOutcome,
@@ -37,7 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 
 def run_command(
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
-    proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSERS)}.")] = "evolve",
+    proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSER_NAMES)}.")] = "evolve",
     target: Annotated[str, typer.Option(help=f"What is searched: {', '.join(TARGETS)}.")] = "routing",
     budget: Annotated[int, typer.Option(min=1, help="Simulations (one policy, one seed) of the search.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the search and its train seeds.")] = 1,
@@ -61,6 +63,12 @@ def run_command(
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds of wall clock for one simulation.")] = 300.0,
     ablation_seeds: Annotated[int, typer.Option(min=0, help="Seeds for the worth of each component; 0: none.")] = 16,
     regime_seeds: Annotated[int, typer.Option(min=0, help="Seeds in each regime of the certificate; 0: none.")] = 4,
+    llm: llm_options.ConfigOption = None,
+    model: llm_options.ModelOption = None,
+    base_url: llm_options.BaseUrlOption = None,
+    price: llm_options.PriceOption = None,
+    max_dollars: llm_options.DollarsOption = None,
+    prompts: llm_options.PromptsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Search for a better policy and test the winner on seeds nobody has seen.
@@ -79,6 +87,15 @@ def run_command(
         deadline_seconds=deadline,
         ablation_seeds=ablation_seeds,
         regime_seeds=regime_seeds,
+        llm=llm_options.llm_settings(
+            proposer,
+            config=llm,
+            model=model,
+            base_url=base_url,
+            price=price,
+            max_dollars=max_dollars,
+            prompts=prompts,
+        ),
     )
     loaded = load_scenario(scenario)
     folder = out or Path("runs") / f"{loaded.name}-{proposer}-{time.strftime('%Y%m%d-%H%M%S')}"
