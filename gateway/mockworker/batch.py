@@ -64,8 +64,9 @@ class Batch:
         """Steps in which they made a token."""
         self._num_decoding = 0
         self._sum_offsets = 0
-        self._need = [0] * self._block_size
-        """How many of them need a block when the count, modulo the block size, is the index."""
+        self._need = [0] * (2 * self._block_size)
+        """How many of them need a block when the count, modulo the block size, is the index; twice over, so that any
+        so many counts are one slice."""
         self._ends: list[tuple[int, int, LiveRequest]] = []
         """Heap of (count at which it ends, sequence, request), some of them out of date."""
         self._last_decoding = 0
@@ -109,7 +110,10 @@ class Batch:
         request.state = DECODING
         self._num_decoding += 1
         self._sum_offsets += offset
-        self._need[(1 - offset) % self._block_size] += 1
+        size, need = self._block_size, self._need
+        residue = (1 - offset) % size
+        need[residue] += 1
+        need[residue + size] += 1
         request.end_count = end = request.limit - offset
         heappush(self._ends, (end, request.sequence, request))
         if request.order > self._last_decoding:
@@ -120,15 +124,20 @@ class Batch:
         offset = request.offset
         self._num_decoding -= 1
         self._sum_offsets -= offset
-        self._need[(1 - offset) % self._block_size] -= 1
+        size, need = self._block_size, self._need
+        residue = (1 - offset) % size
+        need[residue] -= 1
+        need[residue + size] -= 1
 
     def _wait_a_step(self, request: LiveRequest) -> None:
         """The others made a token, a starved one did not."""
-        size, offset = self._block_size, request.offset
         request.starved_at = self._count
-        self._need[(1 - offset) % size] -= 1
-        self._need[(2 - offset) % size] += 1
-        request.offset = offset - 1
+        size, need = self._block_size, self._need
+        before, after = (1 - request.offset) % size, (2 - request.offset) % size
+        for lap in (0, size):
+            need[lap + before] -= 1
+            need[lap + after] += 1
+        request.offset -= 1
         self._sum_offsets -= 1
         request.end_count += 1
         heappush(self._ends, (request.end_count, request.sequence, request))
@@ -148,11 +157,11 @@ class Batch:
     def _give_back(self, request: LiveRequest, computed: int, known: int, *, comes_back: bool = False) -> None:
         """Its blocks, tail first; those that ``known`` tokens fill are hashed."""
         size, cache = self._block_size, self._cache
+        if not self._caching:
+            cache.num_free += -(-computed // size)
+            return
         full = known // size
         unhashed = -(-computed // size) - full
-        if not self._caching:
-            cache.num_free += full + unhashed
-            return
         if not comes_back:
             cache.free_for_good(full - request.num_held, unhashed)
         else:
@@ -200,13 +209,9 @@ class Batch:
 
     def _blocks_of_next(self, num_steps: int) -> int:
         """Blocks that the ``num_steps`` steps after the current one take."""
-        size, need = self._block_size, self._need
-        whole, rest = divmod(num_steps, size)
-        low = (self._count + 1) % size
-        high = low + rest
-        blocks = whole * self._num_decoding + sum(need[low:high])
-        if high > size:
-            blocks += sum(need[: high - size])
+        size = self._block_size
+        whole, low = num_steps // size, (self._count + 1) % size
+        blocks = whole * self._num_decoding + sum(self._need[low : low + num_steps - whole * size])
         for request, share in self._chunks:
             computed = request.computed + share
             blocks += -(-(computed + share * num_steps) // size) - -(-computed // size)

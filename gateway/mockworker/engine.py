@@ -53,7 +53,7 @@ from gateway.mockworker.engine_types import (
 )
 from gateway.mockworker.kv_cache import Chain
 from gateway.mockworker.live_request import WAITING, LiveRequest
-from gateway.mockworker.stretch import Stretch
+from gateway.mockworker.quick import QuickStretch
 
 if TYPE_CHECKING:
     from gateway.mockworker.profile import WorkerProfile
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 
-class Engine(Stretch):
+class Engine(QuickStretch):
     """One engine. Every method that takes ``now`` moves the engine's clock there, and it never goes backwards.
 
     With ``report_tokens`` off, only runs with a first token or an end are reported, and ``request_ids`` names only
@@ -103,41 +103,37 @@ class Engine(Stretch):
         pending = self._pending
         if now < (pending[-1].arrival if pending else self._now):
             raise ValueError(f"time went backwards: {now} ps after {self._now} ps")
-        if request.request_id in self._live:
+        request_id, prompt, live = request.request_id, request.num_prompt_tokens, self._live
+        if request_id in live:
             self._process(now)
-        self._check(request)
-        self._sequence += 1
-        live = LiveRequest(request, now, now + self._host_request, self._limit, self._sequence)
-        if request.prefix_chunks and self._caching:
-            self._name_blocks(live, request.prefix_chunks)
-        self._live[request.request_id] = live
-        pending.append(live)
-        if self._num_steps > 1 and self._open and len(pending) == 1:
-            num_steps = self._steps_to_join()
-            if num_steps < self._num_steps:
-                self._end_after(num_steps)
-
-    def _check(self, request: EngineRequest) -> None:
-        if request.num_prompt_tokens < 1 or request.num_output_tokens < 1:
-            raise ValueError(f"request {request.request_id}: needs a prompt token and an output token")
-        if request.request_id in self._live:
-            raise ValueError(f"request {request.request_id}: another of this id is live")
-        if request.num_prompt_tokens >= self._limit:
-            raise ValueError(
-                f"request {request.request_id}: a prompt of {request.num_prompt_tokens} tokens and one more do not fit "
-                f"in {self._limit} (max_model_len or the KV cache)"
-            )
+        if request_id in live or not 0 < prompt < self._limit or request.num_output_tokens < 1:
+            raise ValueError(f"request {request_id}: {self._fault(request)}")
+        self._sequence = sequence = self._sequence + 1
+        live[request_id] = added = LiveRequest(request, now, now + self._host_request, self._limit, sequence)
         if request.prefix_chunks:
-            keys, ends = zip(*request.prefix_chunks, strict=True)
-            if ends[0] < 1 or ends[-1] > request.num_prompt_tokens or not all(map(lt, ends, ends[1:])):
-                raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within the prompt")
-            if len(set(keys)) < len(keys):
-                raise ValueError(f"request {request.request_id}: prefix_chunks has a key twice")
+            self._name_blocks(added, request.prefix_chunks)
+        pending.append(added)
+        if self._num_steps > 1 and len(pending) == 1:
+            self._leave_at_arrival()
+
+    def _fault(self, request: EngineRequest) -> str:
+        prompt = request.num_prompt_tokens
+        if prompt < 1 or request.num_output_tokens < 1:
+            return "needs a prompt token and an output token"
+        if request.request_id in self._live:
+            return "another of this id is live"
+        return f"a prompt of {prompt} tokens and one more do not fit in {self._limit} (max_model_len or the KV cache)"
 
     def _name_blocks(self, request: LiveRequest, chunks: tuple[tuple[int, int], ...]) -> None:
         """A block belongs to the chunk that holds its last token."""
-        size = self._block_size
         keys, ends = zip(*chunks, strict=True)
+        if ends[0] < 1 or ends[-1] > request.target or not all(map(lt, ends, ends[1:])):
+            raise self._bad_chunks(request, "must grow and end within the prompt")
+        if len(set(keys)) < len(keys):
+            raise self._bad_chunks(request, "has a key twice")
+        if not self._caching:
+            return
+        size = self._block_size
         highs = [end // size for end in ends]
         if highs[0] == 0 or not all(map(lt, highs, highs[1:])):
             kept = [index for index, (low, high) in enumerate(pairwise((0, *highs))) if low < high]
@@ -145,6 +141,10 @@ class Engine(Stretch):
         if highs:
             request.chain = Chain(keys, highs)
             request.num_keyed = highs[-1]
+
+    def _bad_chunks(self, request: LiveRequest, fault: str) -> ValueError:
+        del self._live[request.spec.request_id]
+        return ValueError(f"request {request.spec.request_id}: prefix_chunks {fault}")
 
     def cancel(self, request_id: str, now: int) -> bool:
         """Abort a request; False when it is not live. It makes no further token, not even in the current step; its
@@ -154,7 +154,6 @@ class Engine(Stretch):
         request = self._live.pop(request_id, None)
         if request is None:
             return False
-        request.cancelled = True
         if request.state == WAITING:
             self._pending = deque(r for r in self._pending if r is not request)
             self._withdraw(request)
@@ -216,6 +215,12 @@ class Engine(Stretch):
         """In the scheduler's queue; a request added less than ``host_request_ps`` ago is not there yet."""
         self._catch_up()
         return len(self._waiting) + len(self._ranked)
+
+    @property
+    def num_computed_prompt_tokens(self) -> int:
+        """Prefilled by completed steps, recomputation included."""
+        self._catch_up()
+        return self._num_prefilled
 
     @property
     def num_free_blocks(self) -> int:

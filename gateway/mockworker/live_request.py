@@ -52,7 +52,6 @@ class LiveRequest:
 
     __slots__ = (
         "arrival",
-        "cancelled",
         "chain",
         "computed",
         "end_count",
@@ -89,7 +88,6 @@ class LiveRequest:
         self.visible = visible
         self.sequence = sequence
         self.state = WAITING
-        self.cancelled = False
         prompt = spec.num_prompt_tokens
         most = prompt + spec.num_output_tokens
         self.limit = most if most < limit else limit
@@ -111,23 +109,17 @@ class LiveRequest:
         self.num_cached = 0
         self.losses: Losses | None = None
 
+    def final_stats(self, finish: int) -> RequestStats:
+        """As it ends."""
+        if self.losses:
+            self.losses.add(self.computed)
+        return self.stats(self.limit, finish)
+
     def stats(self, num_tokens: int, finish: int) -> RequestStats:
         spec, losses = self.spec, self.losses
-        prompt = spec.num_prompt_tokens
-        lost = (0, 0, 0, 0)
-        if losses:
-            lost = (losses.num_preemptions, losses.recomputed, losses.preempted_ps, losses.prefill_preempted_ps)
-        return tuple.__new__(
-            RequestStats,
-            (
-                spec.request_id,
-                self.arrival,
-                self.first_scheduled,
-                self.first_token,
-                finish,
-                prompt,
-                num_tokens - prompt,
-                self.num_cached,
-                *lost,
-            ),
-        )
+        prompt, num_cached = spec.num_prompt_tokens, self.num_cached
+        times = (spec.request_id, self.arrival, self.first_scheduled, self.first_token, finish)
+        if losses is None:
+            return tuple.__new__(RequestStats, (*times, prompt, num_tokens - prompt, num_cached, 0, 0, 0, 0))
+        lost = (losses.num_preemptions, losses.recomputed, losses.preempted_ps, losses.prefill_preempted_ps)
+        return tuple.__new__(RequestStats, (*times, prompt, num_tokens - prompt, num_cached, *lost))

@@ -25,11 +25,11 @@ class Scheduler(Contention):
         "_long_prefill",
         "_most_seqs",
         "_num_admitted",
+        "_num_prefilled",
         "_prefill_budget",
         "_reserve",
         "_unbounded_chunks",
         "_watermark",
-        "num_computed_prompt_tokens",
         "num_prefix_hits",
         "num_prefix_queries",
     )
@@ -40,8 +40,8 @@ class Scheduler(Contention):
         """Tokens looked up in the prefix cache by admissions."""
         self.num_prefix_hits = 0
         """Tokens of those that were found."""
-        self.num_computed_prompt_tokens = 0
-        """Prefilled by completed steps, recomputation included."""
+        self._num_prefilled = 0
+        """Prompt tokens computed by completed steps, recomputation included."""
         self._num_admitted = 0
         self._most_seqs = config.max_num_seqs
         self._watermark = config.watermark_blocks
@@ -151,7 +151,11 @@ class Scheduler(Contention):
                 hits = cache.find(request.chain, (request.target - 1) // size)
                 if hits:
                     cached = hits[-1].high * size
-            share = min(request.target - cached, left, budget, threshold)
+            share = request.target - cached
+            if share > left:
+                share = left
+            if share > budget or share > threshold:
+                share = min(budget, threshold)
             if not self._fits(request, cached + share, hits):
                 break
             if queue:
@@ -187,9 +191,9 @@ class Scheduler(Contention):
         if hits:
             request.held = self._cache.hold(hits)
             request.num_held = hits[-1].high
+            self.num_prefix_hits += cached
         if self._caching:
             self.num_prefix_queries += request.target
-            self.num_prefix_hits += cached
         request.computed = cached
         if request.losses:
             request.losses.cached_at_admission = cached

@@ -11,7 +11,7 @@ from heapq import heappop
 from math import isqrt
 from typing import TYPE_CHECKING
 
-from gateway.mockworker.engine_types import BatchPolicy, EngineConfig, RequestStats, TokenRun
+from gateway.mockworker.engine_types import BatchPolicy, EngineConfig, TokenRun
 from gateway.mockworker.live_request import DECODING, ENDED, LiveRequest
 from gateway.mockworker.scheduler import Scheduler
 
@@ -30,6 +30,7 @@ class Stretch(Scheduler):
         "_live",
         "_now",
         "_num_output_tokens",
+        "_num_preemptions_seen",
         "_num_steps",
         "_open",
         "_pending",
@@ -58,6 +59,8 @@ class Stretch(Scheduler):
         )
         self._now = 0
         self._num_output_tokens = 0
+        self._num_preemptions_seen = 0
+        """By a schedule that came out empty."""
         self._runs: list[TokenRun] = []
         self._live: dict[str, LiveRequest] = {}
         self._pending: deque[LiveRequest] = deque()
@@ -117,11 +120,6 @@ class Stretch(Scheduler):
         self._num_steps = num_steps
         self._end = self._start + num_steps * self._step_ps + self._growth_ps * (num_steps * (num_steps - 1) // 2)
 
-    def _steps_to_join(self) -> int:
-        """Steps of the stretch until the first of the pending requests can be admitted."""
-        since = self._pending[0].visible - self._start
-        return self._steps_in(since) + (2 if self._async else 1) if since >= 0 else 1
-
     def _catch_up(self) -> None:
         """Account for the steps of the stretch that are over at the engine's clock."""
         if self._num_steps < 2 or self._now < self._start + self._step_ps:
@@ -159,7 +157,7 @@ class Stretch(Scheduler):
         self._num_output_tokens += self._num_made * num_steps
         for request, share in self._chunks:
             request.computed += share * num_steps
-            self.num_computed_prompt_tokens += share * num_steps
+            self._num_prefilled += share * num_steps
             if num_steps > 1 and request.num_held < request.num_keyed:
                 self._cache_keyed(request, request.computed)
 
@@ -175,24 +173,19 @@ class Stretch(Scheduler):
         for request in self._starved:
             self._wait_a_step(request)
         for request, _ in self._chunks:
-            if request.computed == request.target and not request.cancelled:
+            if request.computed == request.target and request.state != ENDED:
                 self._finish_prefill(request, end, first, finished)
                 if self._report_tokens:
                     ids += (request.spec.request_id,)
-        if self._ends and self._ends[0][0] <= self._count:
-            self._finish_decodes(finished)
+        self._finish_decodes(finished)
         if first or finished or ids:
             self._report(end, num_steps, ids, first, finished)
         if gone:
             self._end_requests([*sorted(gone, key=_by_order), *finished])
-        elif self._async:
-            if finished or self._ended:
-                self._end_requests(finished)
-        elif finished:
-            self._release(finished)
-        if self._pending and self._pending[0].visible < end:
-            last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
-            self._arrive(last_start if self._async else end)
+        elif finished or self._ended:
+            self._end_requests(finished)
+        last_start = end - self._step_ps - self._growth_ps * (num_steps - 1)
+        self._arrive(last_start if self._async else end)
         self._begin(end)
 
     def _drop_cancelled(self) -> list[LiveRequest]:
@@ -239,9 +232,9 @@ class Stretch(Scheduler):
         while ends and ends[0][0] <= count:
             end, _, request = heappop(ends)
             if request.end_count == end and request.state == DECODING:
-                self._forget_decoding(request)
                 request.state = ENDED
                 request.computed = request.limit - 1
+                self._forget_decoding(request)
                 finished.append(request)
         if len(finished) > 1:
             finished.sort(key=_by_order)
@@ -254,15 +247,10 @@ class Stretch(Scheduler):
         first: list[LiveRequest],
         finished: list[LiveRequest],
     ) -> None:
-        ended_ids: tuple[str, ...] = ()
-        stats: tuple[RequestStats, ...] = ()
-        for request in finished:
-            if request.losses:
-                request.losses.add(request.computed)
-            request_id = request.spec.request_id
+        ended_ids = tuple([r.spec.request_id for r in finished])
+        stats = tuple([r.final_stats(end) for r in finished])
+        for request_id in ended_ids:
             del self._live[request_id]
-            ended_ids += (request_id,)
-            stats += (request.stats(request.limit, end),)
         first_ids = tuple([r.spec.request_id for r in first]) if first else ()
         if not self._report_tokens:
             ids = tuple(dict.fromkeys(first_ids + ended_ids)) if first_ids and ended_ids else first_ids or ended_ids
@@ -277,47 +265,57 @@ class Stretch(Scheduler):
     # -- where one begins -----------------------------------------------------------------------------------------
 
     def _begin(self, start: int) -> None:
-        """Decide the steps that start now; without work the engine is idle.
-
-        A step may come out empty though there is work: everything in it was preempted, or what ended still holds the
-        blocks. vLLM then schedules again at once.
-        """
+        """Decide the steps that start now; without work the engine is idle."""
         self._start = start
-        num_preemptions = self.num_preemptions
-        while not self._schedule(start):
-            if not self._release_ended() and self.num_preemptions == num_preemptions:
-                self._num_steps = 0
-                return
-            self._arrive(start)
-            num_preemptions = self.num_preemptions
-        self._set_step_time()
-        chunks = self._chunks
-        num_steps = 1 if chunks and (self._tokens_left or len(chunks) > 1) else self._num_repeats()
-        if num_steps > 1:
-            blocked = len(self._running) >= self._most_seqs or not self._tokens_left or self._waiting
-            self._open = self._policy is not None or not blocked
-            if self._pending and self._open:
-                num_steps = min(num_steps, self._steps_to_join())
-        self._end_after(num_steps)
+        if not self._schedule(start) and not self._schedule_again(start):
+            self._num_steps = 0
+        else:
+            self._lay_out(start)
 
-    def _set_step_time(self) -> None:
+    def _lay_out(self, start: int) -> None:
+        """The stretch of steps like the one composed."""
         weights, fixed, token, decode, decode_context, prefill_context, host_step, host_sequence = self._costs
-        num_made = tokens = num_seqs = self._num_made
-        growth = decode_context * num_made
-        step = host_step
+        num_made, chunks, left = self._num_made, self._chunks, self._tokens_left
+        linear = fixed + token * (self._most_tokens - left)
+        step = host_step + host_sequence * (num_made + len(chunks)) + (linear if linear > weights else weights)
         if num_made:
             step += decode + decode_context * self._contexts
-        if self._chunks:
+        if chunks:
             pairs = 0
-            for request, share in self._chunks:
-                num_seqs += 1
-                tokens += share
+            for request, share in chunks:
                 pairs += share * (2 * request.computed + share)
-                growth += prefill_context * share * share
             step += prefill_context * pairs // 2
-        linear = fixed + token * tokens
-        self._step_ps = step + (linear if linear > weights else weights) + host_sequence * num_seqs
-        self._growth_ps = growth
+        self._step_ps = step
+        num_steps = 1 if chunks and (left or len(chunks) > 1) else self._num_repeats()
+        self._num_steps = num_steps
+        self._end = start + step
+        if num_steps > 1:
+            growth = decode_context * num_made
+            if chunks:
+                growth += prefill_context * share * share
+            self._growth_ps = growth
+            blocked = len(self._running) >= self._most_seqs or not left or self._waiting
+            self._open = not blocked or self._policy is not None
+            self._end_after(num_steps)
+            self._leave_at_arrival()
+
+    def _leave_at_arrival(self) -> None:
+        """Cut the stretch where the first of the pending requests can be admitted."""
+        if self._open and self._pending and self._pending[0].visible < self._end:
+            since = self._pending[0].visible - self._start
+            num_steps = self._steps_in(since) + (2 if self._async else 1) if since >= 0 else 1
+            if num_steps < self._num_steps:
+                self._end_after(num_steps)
+
+    def _schedule_again(self, start: int) -> bool:
+        """A step may come out empty though there is work: everything in it was preempted, or what ended still holds
+        the blocks. vLLM then schedules again at once. False without work."""
+        while self._release_ended() or self.num_preemptions != self._num_preemptions_seen:
+            self._num_preemptions_seen = self.num_preemptions
+            self._arrive(start)
+            if self._schedule(start):
+                return True
+        return False
 
 
 def _by_order(request: LiveRequest) -> int:

@@ -78,22 +78,6 @@ def test_the_state_is_the_same_at_any_time(case: Case, pauses: list[int]) -> Non
     assert normalised(runs) == normalised(expected)
 
 
-@settings(max_examples=100, deadline=None)
-@given(cases())
-def test_without_token_reports_the_same_is_said_of_first_tokens_and_ends(case: Case) -> None:
-    def lean(*arguments: Any) -> Engine:
-        return Engine(*arguments, report_tokens=False)
-
-    def key_moments(runs: list[TokenRun]) -> list[tuple[Any, ...]]:
-        return [(run.end, run.first, run.finished, run.stats) for run in runs if run.first or run.finished]
-
-    reference, expected = drive(ReferenceEngine, case)
-    engine, runs = drive(lean, case)
-    assert key_moments(runs) == key_moments(expected)
-    assert all(set(run.request_ids) == {*run.first, *run.finished} for run in runs)
-    assert counters(engine) == counters(reference)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_long_run_is_the_same(seed: int) -> None:
     """Large numbers: hundreds of requests, hundreds of preemptions, shared prefixes, evictions."""

@@ -1,0 +1,74 @@
+"""The engine of a simulation, which reports only first tokens and ends, agrees with the step-by-step one by ``==``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.mockworker.engine import Engine, TokenRun
+from tests.support.engine_cases import Case, busy_case, cases, drive
+from tests.support.reference_engine import ReferenceEngine
+
+COUNTERS = (
+    "num_preemptions",
+    "num_prefix_queries",
+    "num_prefix_hits",
+    "num_computed_prompt_tokens",
+    "num_running",
+    "num_waiting",
+    "num_free_blocks",
+)
+
+
+def counters(engine: Engine | ReferenceEngine) -> dict[str, int]:
+    return {name: getattr(engine, name) for name in COUNTERS}
+
+
+def quiet(*arguments: Any) -> Engine:
+    return Engine(*arguments, report_tokens=False)
+
+
+def key_moments(runs: list[TokenRun]) -> list[tuple[Any, ...]]:
+    return [(run.end, run.first, run.finished, run.stats) for run in runs if run.first or run.finished]
+
+
+@settings(max_examples=250, deadline=None)
+@given(cases())
+def test_without_token_reports_the_same_is_said_of_first_tokens_and_ends(case: Case) -> None:
+    reference, expected = drive(ReferenceEngine, case)
+    engine, runs = drive(quiet, case)
+    assert key_moments(runs) == key_moments(expected)
+    assert all(set(run.request_ids) == {*run.first, *run.finished} for run in runs)
+    assert counters(engine) == counters(reference)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 900))
+def test_without_token_reports_the_state_is_the_same_at_any_time(case: Case, pause: int) -> None:
+    reference = ReferenceEngine(case.config, case.profile, case.policy())
+    engine = quiet(case.config, case.profile, case.policy())
+    coming = list(case.requests)
+    for now in range(0, 40 * pause, pause):
+        while coming and coming[0][0] <= now:
+            arrival, request = coming.pop(0)
+            reference.add(request, arrival if arrival > now - pause else now)
+            engine.add(request, arrival if arrival > now - pause else now)
+        assert key_moments(engine.advance(now)) == key_moments(reference.advance(now))
+        event = engine.next_event_time()
+        if event is not None and now < event:
+            assert engine.num_output_tokens_at(now) == reference.num_output_tokens_at(now)
+        if now // pause % 3 == 0:
+            assert counters(engine) == counters(reference)
+
+
+@pytest.mark.parametrize("seed", range(3, 6))
+def test_a_long_run_is_the_same(seed: int) -> None:
+    case = busy_case(seed)
+    reference, expected = drive(ReferenceEngine, case)
+    engine, runs = drive(quiet, case)
+    assert key_moments(runs) == key_moments(expected)
+    assert counters(engine) == counters(reference)
+    assert engine.num_preemptions > 20
