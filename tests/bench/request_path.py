@@ -110,6 +110,7 @@ class RequestPath:
         if "events" not in without:
             log = EventLog(self.dispatcher, pools, 0, folder, EventLogSection())
             stack.callback(log.close)
+            self.log_path = log.file.path
             sinks.append(log.event_handled)
         if "decisions" not in without:
             decisions = Decisions(self.dispatcher.pools, 10.0, 500)
