@@ -14,6 +14,7 @@ from designer.commands.messages import messages_command
 from designer.commands.promotion import promote_command, report_command, rollback_command
 from designer.commands.propose import propose_command
 from designer.commands.query import query_command
+from designer.commands.replay import replay_command
 from designer.commands.search import resume_command, run_command
 from designer.commands.ui import ui_command
 from designer.evaluate import EvaluationError
@@ -24,6 +25,7 @@ from designer.promote import PromotionError
 from designer.proposers.llm.conversation import LlmError
 from designer.proposers.llm.settings import LlmSettingsError
 from designer.readonly_sql import QueryError
+from designer.replay import ReplayError
 from designer.sandbox import SandboxError
 from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
@@ -45,7 +47,7 @@ INPUT_ERRORS = (
         PromotionError,
     ),
     *(LlmError, LlmSettingsError, QueryError),
-    *(ProbeError, ProcessError, SandboxError, ScenarioError, SearchError, TraceError),
+    *(ProbeError, ProcessError, ReplayError, SandboxError, ScenarioError, SearchError, TraceError),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -65,6 +67,7 @@ app.command("fidelity")(fidelity_command)
 app.command("calibrate")(calibrate_command)
 app.command("audit")(audit_command)
 app.command("ui")(ui_command)
+app.command("replay")(replay_command)
 app.command("propose")(propose_command)
 app.command("query")(query_command)
 app.command("messages")(messages_command)

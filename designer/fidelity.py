@@ -138,6 +138,7 @@ def compare(
     *,
     speed: float = 1.0,
     first_seconds: float | None = None,
+    workers: Sequence[str] = (),
     on_policy: Callable[[Comparison], None] = lambda comparison: None,
 ) -> Fidelity:
     """Replay the scenario's requests in real time under each policy, and simulate the same: what the trace says.
@@ -146,6 +147,7 @@ def compare(
         folder: gets the trace, the profiles, the records and the logs.
         speed: scenario seconds in a second; above 1 the machine has more to do, and delays weigh more.
         first_seconds: only what arrives before, seconds of the scenario; None: everything.
+        workers: addresses of workers that are there already; none: mock workers are started, fresh for each run.
 
     Raises:
         ScenarioError: the workload cannot be written as a trace.
@@ -158,7 +160,7 @@ def compare(
     write_trace(scenario, seed, trace, first_seconds)
     scenario = as_traced(scenario, trace)
     columns = as_sent(draw_workload(scenario, seed))
-    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve(), columns)
+    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve(), columns, tuple(workers))
     comparisons = []
     for policy in policies:
         simulated = side_of_result(simulate(scenario, as_in_gateway(policy, seed), seed, workload=columns))
@@ -206,6 +208,7 @@ class _Bench:
     folder: Path
     trace: Path
     columns: RequestColumns
+    workers: tuple[str, ...] = ()
 
     def compare(self, policy: str, simulated: Side) -> Comparison:
         report, records = self._replay(policy)
@@ -219,7 +222,7 @@ class _Bench:
 
     def _heard(self, policy: str) -> Differences | None:
         """Only at the scenario's own speed: the log has real times."""
-        if self.speed != 1.0:
+        if self.speed != 1.0 or self.workers:
             return None
         heard = heard_by_gateway(self._events(policy))
         columns = as_heard(heard, self.columns, lambda request_id: int(request_id.rpartition("-")[2]))
@@ -257,10 +260,13 @@ class _Bench:
     @contextlib.contextmanager
     def _gateway(self, policy: str, name: str) -> Iterator[RunningGateway]:
         with contextlib.ExitStack() as stack:
-            urls = [url for group in self._groups() for url in self._start_group(stack, group)]
             config = self.folder / f"{name}.gateway.toml"
-            config.write_text(gateway_toml(self.scenario, plan_workers(self.scenario), urls, self.seed, self.speed))
+            plans = () if self.workers else plan_workers(self.scenario)
+            started = [url for group in self._groups() for url in self._start_group(stack, group)] if plans else []
+            config.write_text(gateway_toml(self.scenario, plans, started, self.seed, self.speed))
+            urls = self.workers or started
             chosen = [word for part in policy.split("+") for word in ("--policy", part)]
+            chosen += [word for url in self.workers for word in ("--worker", url)]
             shutil.rmtree(self._events(policy), ignore_errors=True)
             arguments = ["--config", str(config), *chosen, "--event-log", str(self._events(policy))]
             yield stack.enter_context(running_gateway(arguments, self.folder / f"{name}.gateway.log", len(urls)))

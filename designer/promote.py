@@ -12,12 +12,15 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from designer.findings import read_findings
 from designer.ledger import Ledger
+from designer.replay import contradicted_by
+from designer.report import to_json
 from policies.conformance import check_source
 from policies.loader import Param, identity
 
@@ -53,6 +56,8 @@ class Version:
     interval: list[float]
     sealed_seeds: int
     forced: bool = False
+    replay: str = ""
+    """What the latest replay through the real gateway said; empty: there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +73,28 @@ def promote(ledger: Ledger, target: Path, *, force: bool = False) -> Version:
     """Write the run's sealed winner to ``target`` with its provenance, and record it beside it.
 
     Raises:
-        PromotionError: there is no winner, it is not better and ``force`` is not set, its bytes are not those that
-            were evaluated, or the file cannot be written.
+        PromotionError: there is no winner, it is not better or a replay contradicts that and ``force`` is not set, its
+            bytes are not those that were evaluated, or the file cannot be written.
         LedgerError: the ledger's bytes were altered.
     """
     digest, verdict = _winner(ledger, force)
+    findings = read_findings(ledger)
+    contradiction = contradicted_by(findings.replays)
+    if contradiction and not force:
+        raise PromotionError(f"{ledger.path}: {contradiction} See --force")
     source = ledger.subject(digest).parts[0].source
     if hashlib.sha256(source.encode()).hexdigest() != digest:
         raise PromotionError(f"{ledger.path}: the stored bytes are not those that were evaluated")
     _check_evaluated_identity(ledger, digest, source)
-    version = _version(ledger, digest, verdict, target, forced=force and verdict != "better")
+    version = _version(ledger, digest, verdict, target, forced=force and (verdict != "better" or bool(contradiction)))
+    version = replace(version, replay=str(findings.replays[-1]["sentence"]) if findings.replays else "")
     text = promoted_text(source, version)
     if violations := check_source(text):
         raise PromotionError(f"{target}: with its provenance it breaks the contract: line {violations[0]}")
     hashed = _with_hashes(version, text)
     _install(target, text, hashed)
+    evidence = json.dumps({**to_json(findings), "version": asdict(hashed)}, indent=2)
+    (target.parent / ARCHIVE_FOLDER / f"{hashed.file_sha256}.json").write_text(evidence, encoding="utf-8")
     return hashed
 
 
@@ -137,6 +149,7 @@ def promoted_text(source: str, version: Version) -> str:
         f"run: {version.run} ({version.proposer}), scenario {version.scenario} {version.scenario_hash[:12]}",
         f"parents: {', '.join(parent[:12] for parent in version.parents) or 'none'}",
         f"verdict: {version.verdict}{' (forced)' if version.forced else ''}; {sealed}",
+        f"replay: {version.replay or 'none'}",
         f"promoted: {version.promoted_at}",
     ]
     return "".join(f"# {line}\n" for line in lines) + f"{_MARKER}{version.evaluated_sha256}\n{source}"

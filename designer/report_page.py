@@ -24,9 +24,8 @@ _MOST_DIFFS = 12
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-top:1px solid #ddd;padding-top:1rem}"
-    "table{border-collapse:collapse;margin:.8rem 0}td,th{padding:.25rem .8rem .25rem 0;text-align:right;"
+    "table{border-collapse:collapse;margin:.8rem 0}td,th{padding:.25rem .8rem .25rem 0;text-align:left;"
     "vertical-align:top;border-bottom:1px solid #e4e4e4}th{font-weight:600;color:#555}"
-    "td:first-child,th:first-child,td.text{text-align:left}"
     "pre{background:#f6f6f6;padding:1rem;overflow:auto;font-size:13px;line-height:1.4}"
     ".verdict{font-size:1.15rem;padding:.8rem 1rem;background:#eef4fb;border-left:4px solid #2a6db5}"
     ".verdict.no{background:#faf3ec;border-color:#b5482a}.note{color:#666;font-size:13px}li{margin:.3rem 0}"
@@ -72,7 +71,13 @@ def _sections(findings: Findings, facts: Sequence[tuple[str, str]]) -> Iterator[
 
 
 def _in_short(findings: Findings) -> str:
-    points = [*_what_it_does(findings), *_how_sure(findings), *_where_worst(findings), *_controls(findings)]
+    points = [
+        *_what_it_does(findings),
+        *_how_sure(findings),
+        *_beside_it(findings),
+        *_where_worst(findings),
+        *_controls(findings),
+    ]
     points += _what_to_do(findings)
     return "<h2>In short</h2><ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>"
 
@@ -94,9 +99,18 @@ def _how_sure(findings: Findings) -> Iterator[str]:
         "Policy, comparator, metric and margin were fixed before they were drawn."
     )
     if findings.selection_bias is not None:
-        flattered = f"{findings.selection_bias - 1:+.1%}".replace("+-", "-")
-        text += f" On the workloads of the search its ratio was lower by so much: {flattered}."
+        text += f" Sealed ratio / ratio on the search's own workloads: {findings.selection_bias:.3f}"
+        text += " (above 1, the search flattered its winner)."
     yield f"<b>How sure.</b> {html.escape(text)}"
+
+
+def _beside_it(findings: Findings) -> Iterator[str]:
+    """What it was not better than, on the same seeds: no part of the test, and nothing to be left unsaid."""
+    shown = findings.sealed[-1].get("against", []) if findings.sealed else []
+    rows = [row for row in shown[1:] if row["t_interval"][1] >= 1.0]
+    if rows:
+        said = ", ".join(f"{row['label']} {interval(row)}" for row in rows)
+        yield f"<b>Not better than</b> these, which were shown beside it and not tested: {html.escape(said)}."
 
 
 def _where_worst(findings: Findings) -> Iterator[str]:
@@ -158,7 +172,7 @@ def _sealed(findings: Findings) -> Iterator[str]:
     if not findings.sealed or not findings.sealed[-1].get("against"):
         return
     look = findings.sealed[-1]
-    rows = [_drawn_interval(row["label"], row) for row in look["against"]]
+    rows = [_drawn_interval(findings.labels.get(row["digest"], row["label"]), row) for row in look["against"]]
     yield "<h2>Sealed result</h2>"
     yield svg.interval_chart(rows, "winner's metric / the other's, with its interval; left of the line is better")
     head = ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p")
@@ -324,7 +338,13 @@ def _failures(findings: Findings) -> Iterator[str]:
 def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
     rows = findings.sealed[-1].get("against", []) if findings.sealed else []
     return [
-        (str(r["label"]), f"{r['mean']:.2f}", interval(r), interval(r, "bca_interval"), f"{r['p_value']:.2g}")
+        (
+            findings.labels.get(r["digest"], str(r["label"])),
+            f"{r['mean']:.2f}",
+            interval(r),
+            interval(r, "bca_interval"),
+            f"{r['p_value']:.2g}",
+        )
         for r in rows
     ]
 
@@ -360,11 +380,5 @@ def note(text: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td{_text_class(cell)}>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table>{f'<tr>{heading}</tr>' if any(head) else ''}{lines}</table>"
-
-
-def _text_class(cell: str) -> str:
-    return " class='text'" if len(cell) > 20 else ""
