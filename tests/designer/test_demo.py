@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from designer.demo import Demo, DemoError
+from designer.demo import Demo, DemoError, _row
 
 GOOD = {"request_id": "a", "intended": 1.0, "end": 3.5, "error": None}
 
@@ -43,3 +43,7 @@ def test_an_unrecorded_request_fails_the_demo(tmp_path: Path) -> None:
 def test_a_load_generator_that_says_nothing_fails_the_demo(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match="ended with status"):
         replayed(tmp_path, [], None)
+
+
+def test_a_replayed_request_is_the_row_of_the_trace() -> None:
+    assert [_row(name) for name in ("s4242-17", "s4242-17/2", "s4242-0/3")] == [17, 17, 0]
