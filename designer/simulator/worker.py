@@ -127,8 +127,5 @@ class SimulatedWorker:
 
     def metrics(self) -> WorkerMetrics:
         """What a scrape finds, as of ``clock``."""
-        return WorkerMetrics(
-            num_requests_running=self.engine.num_running,
-            num_requests_waiting=self.engine.num_waiting,
-            kv_cache_usage=self.engine.kv_cache_usage,
-        )
+        engine = self.engine
+        return WorkerMetrics(engine.num_running, engine.num_waiting, engine.kv_cache_usage)

@@ -133,6 +133,7 @@ class World:
         self._failures = failures
         self.outages = Outages(self, self._answer_ps)
         self.actuator = Actuator(self, scenario, plans)
+        self._is_scaled, self._draining = self.actuator.is_used, self.actuator.draining
         self._clients = Clients(self, scenario.clients)
         self.records = make_records(columns, scenario.clients.deadline_seconds)
         self._record_by_id = {record.request_id: record for record in self.records}
@@ -223,17 +224,12 @@ class World:
                 self._dispatch(now, self._record_by_id[command.request_id], self.worker_by_id[command.worker_id])
             else:
                 self._carry_out(now, command)
-        if not self._ticking:
-            self._tick_if_needed(now)
-        if self.actuator.draining:
-            self.actuator.remove_drained(now)
-
-    def _tick_if_needed(self, now: int) -> None:
         for queue in self._held:
-            if queue.num_requests or self.actuator.is_used:
+            if (queue.num_requests or self._is_scaled) and not self._ticking:
                 self._ticking = True
                 self.at(now + self._tick_ps, self._tick, None)
-                return
+        if self._draining:
+            self.actuator.remove_drained(now)
 
     def _tick(self, now: int, _: None) -> None:
         self._ticking = False
