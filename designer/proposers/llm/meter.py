@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from designer.proposers.llm.message_log import Spent
 from designer.proposers.llm.settings import Caps
 
+CAP = "cap of"
+"""How the reason begins that a cap gives."""
+
 
 class CapReachedError(Exception):
     """A cap leaves no room for what was about to be spent; one line."""
@@ -69,13 +72,13 @@ class Meter:
         dollars = self.dollars + sum(other.dollars for other in aside) + wanted.dollars
         caps = self._caps
         if self.seconds >= caps.seconds:
-            return f"cap of {caps.seconds:g} s reached"
+            return f"{CAP} {caps.seconds:g} s reached"
         if self.requests >= caps.requests:
-            return f"cap of {caps.requests} requests reached"
+            return f"{CAP} {caps.requests} requests reached"
         if tokens > caps.tokens:
-            return f"cap of {caps.tokens} tokens: {self.tokens} used, the next request could use {wanted.tokens}"
+            return f"{CAP} {caps.tokens} tokens: {self.tokens} used, the next request could use {wanted.tokens}"
         if dollars > caps.dollars:
             return (
-                f"cap of ${caps.dollars:g}: ${self.dollars:.4f} used, the next request could cost ${wanted.dollars:.4f}"
+                f"{CAP} ${caps.dollars:g}: ${self.dollars:.4f} used, the next request could cost ${wanted.dollars:.4f}"
             )
         return ""

@@ -13,7 +13,7 @@ from designer.proposers.llm.conversation import Desk
 from designer.proposers.llm.endpoint import Endpoint
 from designer.proposers.llm.estimate import estimate
 from designer.proposers.llm.message_log import MessageLog
-from designer.proposers.llm.meter import Meter
+from designer.proposers.llm.meter import CAP, Meter
 from designer.proposers.llm.playground import SimulatorPlayground
 from designer.proposers.llm.researcher import Context, Start
 from designer.proposers.llm.settings import ROLES, LlmSettings
@@ -124,7 +124,8 @@ class LlmProposer:
             contexts += [Context(str(n), desk, self._playground, Start(self._values)) for n in range(settings.contexts)]
         working = [context for context in contexts if not context.over]
         allowed = settings.contexts if settings.mode == "sequential" else 1
-        if working or settings.mode == "parallel" or len(contexts) >= allowed:
+        spent = any(context.over.startswith(CAP) for context in contexts)
+        if working or spent or settings.mode == "parallel" or len(contexts) >= allowed:
             return working
         contexts.append(Context(str(len(contexts)), desk, self._playground, self._next_start()))
         return contexts[-1:]

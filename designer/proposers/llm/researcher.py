@@ -243,6 +243,9 @@ class Context:
                 text = await self._ask(position, call, asked, history)
             case ShowCandidate(number=number):
                 text = self._source(number, history)
+            case Finish() if len(self.own) < self._desk.settings.min_experiments:
+                least = self._desk.settings.min_experiments
+                text = f"error: {len(self.own)} experiments done, {least} at least come first; call run_experiment"
             case Finish(reason=reason):
                 self._said += f"\nI want to finish: {reason}"
                 self._to_judge = True

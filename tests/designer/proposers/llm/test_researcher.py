@@ -199,10 +199,19 @@ async def test_nobody_stops_before_enough_was_tried(tmp_path: Path) -> None:
     cast = Cast(researcher=eager, supervisor=[judges("stop", "Enough.")])
     async with bench(cast, tmp_path, min_experiments=2) as (bench_, _):
         assert await bench_.step()
-        assert "I want to finish: perfect" in cast.texts("supervisor")
+        assert "error: 0 experiments done, 2 at least come first; call run_experiment" in told(cast)
         assert await bench_.step()
         assert not await bench_.step()
         assert bench_.context.over == "the Supervisor stopped it"
+
+
+async def test_who_wants_to_finish_asks_the_supervisor(tmp_path: Path) -> None:
+    lines = [experiment(GOOD), says(calls=[("finish", {"reason": "perfect"})])]
+    cast = Cast(researcher=lines, supervisor=[judges(), judges("stop", "Enough.")])
+    async with bench(cast, tmp_path, min_experiments=1) as (bench_, _):
+        assert await bench_.step()
+        assert not await bench_.step()
+    assert "I want to finish: perfect" in cast.texts("supervisor")
 
 
 async def test_a_sequential_context_ends_at_its_limit_or_when_it_is_to_branch(tmp_path: Path) -> None:
