@@ -226,7 +226,7 @@ class PolicyFiles:
             try:
                 if isinstance(choice, str):
                     return await self._load(state, choice, lambda t=choice: parse(t, self._base), "start", self._base)  # type: ignore[misc]
-                return await self._load(state, choice.text, lambda c=choice: c.specs, "restored", self._base)  # type: ignore[misc]
+                return await self._load(state, choice.text, lambda c=choice: self._kept(c), "restored", self._base)  # type: ignore[misc]
             except PolicyRefusedError as error:
                 first = first or error
         raise first or PolicyRefusedError(f"pool {pool} names no policy")
@@ -247,6 +247,11 @@ class PolicyFiles:
         )
         others: list[SavedSet | str] = [one for one in before if one.hashes != last.hashes or one.text != last.text]
         return [*others, _BUILTIN if last.text == state.configured else state.configured]
+
+    def _kept(self, saved: SavedSet) -> tuple[PolicySpec, ...]:
+        if self._saved is not None:
+            self._saved.verify(saved)
+        return saved.specs
 
     def ended(self) -> None:
         """The process ends as it was asked to: what runs is no suspect."""
@@ -325,7 +330,7 @@ class PolicyFiles:
         with ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             copies, originals = copied(specs, folder)
-            if originals or origin != "start":  # what ships with the gateway passed the check before it shipped
+            if origin != "restored" and (originals or origin != "start"):  # what was kept or shipped has passed it
                 await check(copies, self.settings, originals)
             policy_set = self._load_here(state, copies, originals)
             undo.pop_all()

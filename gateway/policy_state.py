@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.core.policy_set import PolicySet
+from gateway.errors import PolicyRefusedError
 from policies.loader import PolicySpec
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,20 @@ class PolicyState:
             path.parent.mkdir(exist_ok=True)
             _write(path, data)
         return path
+
+    def verify(self, saved: SavedSet) -> None:
+        """Before anything of it is executed.
+
+        Raises:
+            PolicyRefusedError: a file is not there, or its bytes are not those that were kept.
+        """
+        for path in (Path(spec.source) for spec in saved.specs if spec.source.endswith(".py")):
+            try:
+                found = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise PolicyRefusedError(f"{path}: {error.strerror}; it was kept for the next start") from None
+            if found != path.parent.name:
+                raise PolicyRefusedError(f"{path}: its bytes were changed since it was kept; load the policy again")
 
     def save(self, pool: str, saved: SavedPool) -> None:
         """OSError when the disk does not take it: what was there stays."""
