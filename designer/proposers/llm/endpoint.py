@@ -15,7 +15,7 @@ import httpx
 import openai
 from openai import AsyncOpenAI
 
-from designer.proposers.llm.settings import Role
+from designer.proposers.llm.settings import OPENAI, Role
 
 _NO_KEY = "none"
 _LONGEST_ERROR = 500
@@ -73,6 +73,9 @@ class Endpoint:
         self._client = AsyncOpenAI(
             api_key=self._key or _NO_KEY, base_url=role.base_url, max_retries=0, timeout=role.request_seconds
         )
+        if not role.base_url.startswith(OPENAI):
+            # The SDK takes these from the environment; they concern nobody else.
+            self._client.organization = self._client.project = None
 
     async def close(self) -> None:
         await self._client.close()

@@ -14,7 +14,7 @@ from designer.proposers.llm.prompts import PromptError, read_prompts
 RoleName = Literal["researcher", "analyst", "supervisor"]
 ROLES: tuple[RoleName, ...] = ("researcher", "analyst", "supervisor")
 Mode = Literal["single", "sequential", "parallel"]
-_OPENAI = "https://api.openai.com"
+OPENAI = "https://api.openai.com"
 
 
 class LlmSettingsError(Exception):
@@ -40,7 +40,7 @@ class Role(_Table):
     """Of an OpenAI-compatible API, usually ending in ``/v1``."""
     price: Price
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the key; not set: none is sent."""
+    """The environment variable with the key; not set: the word ``none`` is sent."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] = 4096
     """Of one reply, reasoning included."""
@@ -60,7 +60,7 @@ class Role(_Table):
     def limit_field(self) -> str:
         if self.max_tokens_field != "auto":
             return self.max_tokens_field
-        return "max_completion_tokens" if self.base_url.startswith(_OPENAI) else "max_tokens"
+        return "max_completion_tokens" if self.base_url.startswith(OPENAI) else "max_tokens"
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Dollars."""

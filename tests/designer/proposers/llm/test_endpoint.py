@@ -59,6 +59,8 @@ async def test_the_key_comes_from_its_variable_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MY_KEY", "secret-of-mine")
     _, server = await ask(says("hello"), api_key_env="MY_KEY")
     assert server.requests[0].headers["authorization"] == "Bearer secret-of-mine"
+    monkeypatch.setenv("OPENAI_ORG_ID", "general-organization")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "general-project")
     _, server = await ask(says("hello"), api_key_env="NOT_SET")
     assert "general" not in str(server.requests[0].headers)
 
