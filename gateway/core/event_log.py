@@ -242,7 +242,7 @@ def decode_header(header: Mapping[str, Any], load: SetLoader) -> list[PoolConfig
 
 
 def _decode_pool(encoded: Mapping[str, Any], load: SetLoader) -> PoolConfig:
-    values = {name: encoded[name] for name in _WITHOUT_POLICY_SET}
+    values = {name: encoded[name] for name in _WITHOUT_POLICY_SET if name in encoded}  # an older log has fewer
     values["models"] = tuple(values["models"])
     values["replicas"] = {name: (low, high) for name, (low, high) in values["replicas"].items()}
     policy_set = encoded["policy_set"]

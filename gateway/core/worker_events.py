@@ -91,11 +91,11 @@ class WorkerEvents:
         if found := self._find(event.worker_id, event):
             pool, state = found
             self._decisions.read_output(pool, state)
-            if state.began_anew(event.values):
+            if anew := state.began_anew(event.values):
                 pool.prefix_index.empty(state.worker_id)
             sizes = state.sizes
             state.scraped(event.values, event.taken_at)
-            if pool.holding is not None and (pool.needs.scraped or state.sizes != sizes):
+            if pool.holding is not None and (anew or pool.needs.scraped or state.sizes != sizes):
                 pool.freed[state.worker_id] = state
             self._to_offer.append(pool)
 

@@ -268,6 +268,13 @@ def test_an_event_that_was_refused_is_no_record():
     assert log.replayed() == log.commands
 
 
+def test_a_setting_that_an_older_log_does_not_have_takes_its_default():
+    log = Log().hear(joined("a"), arrived(1, "r"), arrived(2, "s"))
+    for pool in log.header["pools"]:
+        del pool["max_turned_away"], pool["retry_floor"]
+    assert log.replayed() == log.commands
+
+
 @pytest.mark.parametrize("header", [{}, {"format": 99, "pools": []}, {"format": 1, "pools": [{"name": "p"}]}])
 def test_another_format_is_refused(header):
     with pytest.raises(LogFormatError):
