@@ -57,6 +57,8 @@ def arrival_events(columns: RequestColumns, deadline_seconds: float | None) -> l
 def engine_requests(columns: RequestColumns) -> list[EngineRequest]:
     """The truth; priorities in vLLM's sense, lower first."""
     chunks = columns.prefix_chunks or ((),) * len(columns)
+    if columns.answer_chunks:
+        chunks = tuple(before + after for before, after in zip(chunks, columns.answer_chunks, strict=True))
     rows = zip(
         request_ids(len(columns)),
         columns.num_prompt_tokens.tolist(),

@@ -55,6 +55,8 @@ class RequestColumns:
     tenants: tuple[Tenant, ...]
     prefix_chunks: tuple[Chunks, ...] = ()
     """For each request (key, cumulative true prompt tokens); empty when nothing is shared."""
+    answer_chunks: tuple[Chunks, ...] = ()
+    """Those that go on from there through its answer, which the next turn's prompt repeats; empty: no turns."""
     exact_prompt_tokens: bool = False
     """The dispatcher is told token counts, not only bytes."""
     session_ids: tuple[str | None, ...] = ()
@@ -159,10 +161,14 @@ def _in_order(
     place[order] = np.arange(len(order))
     joined: dict[str, Any] = {name: column[order] for name, column in whole.items()}
     of = session[order].tolist()
+    prompts = joined["num_prompt_tokens"].tolist()
+    ends = (joined["num_prompt_tokens"] + joined["num_output_tokens"]).tolist()
+    shared = _session_chunks(columns, of, prompts, ends, seed)
     return replace(
         columns,
         **joined,
-        prefix_chunks=_session_chunks(columns, of, joined["num_prompt_tokens"].tolist(), seed),
+        prefix_chunks=tuple(chunks for chunks, _ in shared),
+        answer_chunks=tuple(chunks for _, chunks in shared),
         session_ids=tuple(f"s{number}" for number in of),
         models=tuple(columns.models[number] for number in of) if columns.models else (),
         turn_after=np.where(after < 0, -1, place[after])[order],
@@ -170,17 +176,22 @@ def _in_order(
     )
 
 
-def _session_chunks(columns: RequestColumns, session: list[int], prompts: list[int], seed: int) -> tuple[Chunks, ...]:
-    """Of each row: the chunks of a common beginning, if its session has one, then the session's own."""
+def _session_chunks(
+    columns: RequestColumns, session: list[int], prompts: list[int], ends: list[int], seed: int
+) -> list[tuple[Chunks, Chunks]]:
+    """Of each row, in prompt and answer: the chunks of a common beginning, if its session has one, then its own."""
     longest = [0] * len(columns)
-    for number, prompt in zip(session, prompts, strict=True):
-        longest[number] = max(longest[number], prompt // CHUNK_TOKENS)
+    for number, end in zip(session, ends, strict=True):
+        longest[number] = max(longest[number], end // CHUNK_TOKENS)
     whole = []
     for number, last in enumerate(longest):
         common = columns.prefix_chunks[number] if columns.prefix_chunks else ()
         own = range(len(common) + 1, last + 1)
         whole.append(common + tuple((_key(f"{seed}/session {number}/{i}"), i * CHUNK_TOKENS) for i in own))
-    return tuple(whole[number][: prompt // CHUNK_TOKENS] for number, prompt in zip(session, prompts, strict=True))
+    return [
+        (whole[number][: prompt // CHUNK_TOKENS], whole[number][prompt // CHUNK_TOKENS : end // CHUNK_TOKENS])
+        for number, prompt, end in zip(session, prompts, ends, strict=True)
+    ]
 
 
 def _within_tenants_times(columns: RequestColumns) -> RequestColumns:

@@ -155,11 +155,16 @@ class Batch:
             request.num_held = until
 
     def _give_back(self, request: LiveRequest, computed: int, known: int, *, comes_back: bool = False) -> None:
-        """Its blocks, tail first; those that ``known`` tokens fill are hashed."""
+        """Its blocks, tail first; those that ``known`` tokens fill are hashed.
+
+        Those of generated tokens come under their keys here at the latest: nobody has looked for them before.
+        """
         size, cache = self._block_size, self._cache
         if not self._caching:
             cache.num_free += -(-computed // size)
             return
+        if request.num_held < request.num_keyed:
+            self._cache_keyed(request, known)
         full = known // size
         unhashed = -(-computed // size) - full
         if not comes_back:

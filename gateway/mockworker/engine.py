@@ -127,8 +127,13 @@ class Engine(QuickStretch):
     def _name_blocks(self, request: LiveRequest, chunks: tuple[tuple[int, int], ...]) -> None:
         """A block belongs to the chunk that holds its last token."""
         keys, ends = zip(*chunks, strict=True)
-        if ends[0] < 1 or ends[-1] > request.target or not all(map(lt, ends, ends[1:])):
-            raise self._bad_chunks(request, "must grow and end within the prompt")
+        spec = request.spec
+        if (
+            ends[0] < 1
+            or ends[-1] > spec.num_prompt_tokens + spec.num_output_tokens
+            or not all(map(lt, ends, ends[1:]))
+        ):
+            raise self._bad_chunks(request, "must grow and end within prompt and output")
         if len(set(keys)) < len(keys):
             raise self._bad_chunks(request, "has a key twice")
         if not self._caching:

@@ -69,8 +69,10 @@ class EngineRequest:
     priority: int = 0
     """vLLM's sense: lower is served first. Used by the scheduling policy ``priority`` only."""
     prefix_chunks: tuple[tuple[int, int], ...] = ()
-    """Chunks of the prompt from its start: (key that covers all before it, prompt tokens up to its end). Prompt
-    tokens past the last chunk, and generated ones, are shared with no other request."""
+    """Chunks of prompt and output from the start: (key that covers all before it, tokens up to its end). A prompt that
+    begins with the same chunks finds their blocks in the prefix cache. Tokens past the last chunk are shared with no
+    other request. Chunks that hold generated tokens are for whoever comes after the answer, as the next turn of a
+    session does: a prompt that names one while the request still makes tokens may find less of it than is there."""
 
 
 class RequestStats(NamedTuple):

@@ -137,7 +137,7 @@ def first(columns: RequestColumns, count: int | None) -> RequestColumns:
 
 _ROWS = (
     *("arrival_ps", "num_prompt_tokens", "num_output_tokens", "num_prompt_bytes", "max_tokens", "tenant", "stream"),
-    *("prefix_chunks", "session_ids", "models", "ttft_slos", "priorities"),
+    *("prefix_chunks", "answer_chunks", "session_ids", "models", "ttft_slos", "priorities"),
 )
 """The fields of ``RequestColumns`` that have an entry for each request."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
@@ -143,6 +143,34 @@ def cases(draw: st.DrawFn) -> Case:
     ]
     policy = draw(st.none() | st.builds(KeyedPolicy, st.integers(0, 3), st.integers(-3, 20)))
     return Case(config, draw(st.sampled_from(PROFILES)), tuple(requests), tuple(sorted(cancels)), policy)
+
+
+TURN = 10**7
+"""Longer than any case of twelve small requests takes: the turn before is over."""
+
+
+@st.composite
+def session_cases(draw: st.DrawFn) -> Case:
+    """Sessions of several turns: each prompt begins with the prompt before and its answer, and its own answer is
+    named too. All first turns come together, then all second ones."""
+    case = draw(cases())
+    size = draw(st.sampled_from([2, 3, 5]))
+    most = case.config.max_request_tokens - 1
+    requests = list(case.requests)
+    for session in range(draw(st.integers(1, 5))):
+        prompt = 0
+        for turn in range(3):
+            prompt += draw(st.integers(1, 9))
+            output = draw(st.integers(1, 9))
+            if prompt > most:
+                break
+            ends = range(size, prompt + output + 1, size)
+            chunks = tuple((10**6 * (session + 1) + end, end) for end in ends)
+            arrival = turn * TURN + draw(st.integers(0, 400))
+            requests.append((arrival, EngineRequest(f"s{session}.{turn}", prompt, output, 0, chunks)))
+            prompt += output
+    requests.sort(key=lambda entry: entry[0])
+    return replace(case, requests=tuple(requests))
 
 
 def busy_case(seed: int) -> Case:

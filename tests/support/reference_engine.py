@@ -323,8 +323,8 @@ class ReferenceEngine:
                 f"in {limit} (max_model_len or the KV cache)"
             )
         ends = [0, *(end for _, end in request.prefix_chunks)]
-        if any(b <= a for a, b in pairwise(ends)) or ends[-1] > request.num_prompt_tokens:
-            raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within the prompt")
+        if any(b <= a for a, b in pairwise(ends)) or ends[-1] > request.num_prompt_tokens + request.num_output_tokens:
+            raise ValueError(f"request {request.request_id}: prefix_chunks must grow and end within prompt and output")
 
     def cancel(self, request_id: str, now: int) -> bool:
         """Abort a request; False when it is not live. It makes no further token, not even in the current step; its

@@ -174,6 +174,9 @@ def test_turns_grow_by_answer_and_new_text_and_share_their_chunks() -> None:
         chunks, shared = drawn.prefix_chunks[row], drawn.prefix_chunks[previous]
         assert chunks[: len(shared)] == shared
         assert len(chunks) == drawn.num_prompt_tokens[row] // 256
+        through = shared + drawn.answer_chunks[previous]
+        assert chunks[: len(through)] == through
+        assert len(through) == (drawn.num_prompt_tokens[previous] + drawn.num_output_tokens[previous]) // 256
     assert len({chunks[0] for chunks in drawn.prefix_chunks if chunks}) > 100
 
 

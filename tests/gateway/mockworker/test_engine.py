@@ -267,7 +267,7 @@ def test_a_request_that_outgrows_the_kv_cache_ends_there() -> None:
         (EngineRequest("a", 1, 0), "needs a prompt token and an output token"),
         (EngineRequest("live", 1, 1), "another of this id is live"),
         (EngineRequest("a", 4, 1, prefix_chunks=((1, 3), (2, 3))), "prefix_chunks must grow"),
-        (EngineRequest("a", 4, 1, prefix_chunks=((1, 5),)), "end within the prompt"),
+        (EngineRequest("a", 4, 1, prefix_chunks=((1, 6),)), "end within prompt and output"),
     ],
 )
 def test_add_refuses_what_can_never_run(request_: EngineRequest, message: str) -> None:
@@ -407,3 +407,33 @@ def test_a_prefill_budget_of_nothing_does_not_stop_an_engine() -> None:
     engine = Engine(config(), FLAT, NoPrefill())
     runs = run_all(engine, (0, EngineRequest("a", 3, 2)), (1, EngineRequest("b", 1, 1)))
     assert finish_times(runs) == {"a": 400, "b": 500}
+
+
+def test_the_next_turn_finds_the_answer_of_the_turn_before() -> None:
+    engine = Engine(config(max_num_batched_tokens=100), FLAT)
+    named = ((1, 8), (2, 20))  # a prompt of 8 tokens and 12 of its answer
+    engine.add(EngineRequest("a", 8, 14, prefix_chunks=named), 0)
+    engine.add(EngineRequest("b", 30, 1, prefix_chunks=named), 10_000)
+    (run,) = [run for run in engine.advance(10**6) if "b" in run.finished]
+    assert run.stats[0].num_cached_tokens == 20
+
+
+def test_of_an_answer_that_was_cut_short_only_what_was_made_is_found() -> None:
+    engine = Engine(config(max_num_batched_tokens=100), FLAT)
+    named = ((1, 8), (2, 20))
+    engine.add(EngineRequest("a", 8, 14, prefix_chunks=named), 0)
+    engine.advance(550)  # it has 8 + 5 tokens, the last of which is not computed
+    engine.cancel("a", 550)
+    engine.add(EngineRequest("b", 30, 1, prefix_chunks=named), 10_000)
+    (run,) = [run for run in engine.advance(10**6) if "b" in run.finished]
+    assert run.stats[0].num_cached_tokens == 12
+
+
+def test_chunks_reach_no_further_than_the_answer() -> None:
+    engine = Engine(config(), FLAT)
+    with pytest.raises(ValueError, match="prefix_chunks must grow and end within prompt and output"):
+        engine.add(EngineRequest("a", 8, 4, prefix_chunks=((1, 8), (2, 13))), 0)
+    with pytest.raises(ValueError, match="prefix_chunks has a key twice"):
+        engine.add(EngineRequest("a", 8, 4, prefix_chunks=((1, 4), (1, 8))), 0)
+    engine.add(EngineRequest("a", 8, 4, prefix_chunks=((1, 8), (2, 12))), 0)
+    assert len(engine.advance(10**6)) > 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.mockworker.engine import Engine, TokenRun
-from tests.support.engine_cases import Case, busy_case, cases, drive
+from tests.support.engine_cases import Case, busy_case, cases, drive, session_cases
 from tests.support.reference_engine import ReferenceEngine
 
 COUNTERS = (
@@ -43,6 +43,16 @@ def test_without_token_reports_the_same_is_said_of_first_tokens_and_ends(case: C
     assert key_moments(runs) == key_moments(expected)
     assert all(set(run.request_ids) == {*run.first, *run.finished} for run in runs)
     assert counters(engine) == counters(reference)
+
+
+@settings(max_examples=150, deadline=None)
+@given(session_cases())
+def test_the_next_turn_finds_prompt_and_answer_of_the_one_before(case: Case) -> None:
+    reference, expected = drive(ReferenceEngine, case)
+    for make in (quiet, Engine):
+        engine, runs = drive(make, case)
+        assert key_moments(runs) == key_moments(expected)
+        assert counters(engine) == counters(reference)
 
 
 @settings(max_examples=100, deadline=None)
