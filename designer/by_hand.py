@@ -73,8 +73,14 @@ def propose_by_hand(
             raise LedgerError(f"{ledger.path}: a file the scenario names has changed since the run began")
         number = _enter(ledger, proposal, subject)
         with Sandbox(scenario, jobs=jobs, deadline_seconds=float(record.settings["deadline_seconds"])) as sandbox:
+            evaluator = Evaluator(ledger, sandbox, record.scenario_hash)
+            outcome = HandOutcome(number, proposal.candidate_hash, _reference(record), proposal.predicted_effect, None)
+            if violations := check_source(proposal.source):
+                reason = f"breaks the contract: line {violations[0]}"
+                evaluator.fail("train", Job(subject, _train_seeds(record)[0]), reason)
+                return replace(outcome, reason=reason)
             say(f"sandbox: {', '.join(sandbox.layers())}")
-            return _measure(ledger, record, Evaluator(ledger, sandbox, record.scenario_hash), number, proposal, subject)
+            return _measure(record, evaluator, subject, outcome)
 
 
 def _read(file: Path) -> str:
@@ -106,21 +112,19 @@ def _enter(ledger: Ledger, proposal: Proposal, subject: Subject) -> int:
     return len(entered)
 
 
-def _measure(
-    ledger: Ledger, run: RunRecord, evaluator: Evaluator, number: int, proposal: Proposal, subject: Subject
-) -> HandOutcome:
-    reference = str(run.settings["baselines"][0])
-    seeds = [seed_of(f"{run.settings['seed']}", "train", n) for n in range(run.settings["protocol"]["train_seeds"])]
-    outcome = HandOutcome(number, proposal.candidate_hash, reference, proposal.predicted_effect, None)
-    violations = check_source(proposal.source)
-    if violations:
-        reason = f"breaks the contract: line {violations[0]}"
-        evaluator.fail("train", Job(subject, seeds[0]), reason)
-        return replace(outcome, reason=reason)
-    others = evaluator.run("train", [Job(subject_of_specs(reference), seed) for seed in seeds])
-    mine = evaluator.run("train", [Job(subject, seed) for seed in seeds])
-    failed = next((record.reason for record in mine if record.status == "failed"), "")
-    if failed:
+def _reference(run: RunRecord) -> str:
+    return str(run.settings["baselines"][0])
+
+
+def _train_seeds(run: RunRecord) -> list[int]:
+    return [seed_of(f"{run.settings['seed']}", "train", n) for n in range(run.settings["protocol"]["train_seeds"])]
+
+
+def _measure(run: RunRecord, evaluator: Evaluator, subject: Subject, outcome: HandOutcome) -> HandOutcome:
+    seeds, reference = _train_seeds(run), subject_of_specs(_reference(run))
+    records = evaluator.run("train", [Job(policy, seed) for policy in (reference, subject) for seed in seeds])
+    others, mine = records[: len(seeds)], records[len(seeds) :]
+    if failed := next((record.reason for record in mine if record.status == "failed"), ""):
         return replace(outcome, reason=failed)
     scores, bar = scores_by_seed(mine), scores_by_seed(others)
     ratios = {seed: scores[seed] / bar[seed] for seed in seeds}
