@@ -17,6 +17,7 @@ from designer.commands.query import query_command
 from designer.commands.replay import replay_command
 from designer.commands.search import resume_command, run_command
 from designer.commands.ui import ui_command
+from designer.commands.why import why_command
 from designer.evaluate import EvaluationError
 from designer.fidelity import FidelityError
 from designer.ledger import LedgerError
@@ -30,6 +31,7 @@ from designer.sandbox import SandboxError
 from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
 from designer.simulator.trace import TraceError
+from designer.why import WhyError
 from designer.worker_probe import ProbeError
 from gateway.errors import GatewayError
 from gateway.mockworker.profile import ProfileError
@@ -47,7 +49,7 @@ INPUT_ERRORS = (
         PromotionError,
     ),
     *(LlmError, LlmSettingsError, QueryError),
-    *(ProbeError, ProcessError, ReplayError, SandboxError, ScenarioError, SearchError, TraceError),
+    *(ProbeError, ProcessError, ReplayError, SandboxError, ScenarioError, SearchError, TraceError, WhyError),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -67,6 +69,7 @@ app.command("fidelity")(fidelity_command)
 app.command("calibrate")(calibrate_command)
 app.command("audit")(audit_command)
 app.command("ui")(ui_command)
+app.command("why")(why_command)
 app.command("replay")(replay_command)
 app.command("propose")(propose_command)
 app.command("query")(query_command)
