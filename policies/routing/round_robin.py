@@ -19,11 +19,16 @@ class RoundRobin:
 
     def route(self, request: Request, candidates: Sequence[Candidate], pool: Pool) -> Candidate | None:
         """One after the last worker used; where it stood, when it is gone."""
-        ids = [candidate.worker.worker_id for candidate in candidates]
-        place = ids.index(self._last) + 1 if self._last in ids else self._place
+        place = self._place
+        if place < len(candidates) and candidates[place].worker.worker_id == self._last:
+            place += 1  # nobody came or went before it
+        else:
+            ids = [candidate.worker.worker_id for candidate in candidates]
+            place = ids.index(self._last) + 1 if self._last in ids else place
         self._place = place % len(candidates)
-        self._last = ids[self._place]
-        return candidates[self._place]
+        chosen = candidates[self._place]
+        self._last = chosen.worker.worker_id
+        return chosen
 
 
 def create(rng: Rng) -> RoundRobin:
