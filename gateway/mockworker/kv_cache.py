@@ -287,6 +287,10 @@ class KVCache:
         keys = chain.keys_of(high, run.high)
         if high > run.low and keys and keys[0] in chain.keys_of(high - 1, high):
             keys = keys[1:]
+        if not younger or younger.keys().isdisjoint(keys):
+            for key in keys:
+                del runs[key]
+            return
         for key in keys:
             if key in younger:
                 copies = [runs[key], *younger[key]]

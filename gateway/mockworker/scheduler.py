@@ -172,9 +172,8 @@ class Scheduler(Contention):
         self._tokens_left = left
 
     def _fits(self, request: LiveRequest, computed: int, hits: list[Hit] | None) -> bool:
-        reserve = self._reserve
-        needed = -(-(request.target if reserve else computed) // self._block_size)
-        if self._running:
+        needed = -(-(request.target if self._reserve else computed) // self._block_size)
+        if self._watermark and self._running:
             needed += self._watermark
         if hits:
             for run, low, high in hits:
@@ -182,7 +181,7 @@ class Scheduler(Contention):
                     needed -= high - low
         if needed <= self._cache.num_free:
             return True
-        if hits and not reserve:
+        if hits and not self._reserve:
             # Its hits may be evicted; a first chunk that starts earlier may then need fewer blocks.
             self._repeats = False
         return False
