@@ -19,6 +19,7 @@ from designer.proposers.scaling import (
     constants,
     from_json,
     mutate,
+    random_constant,
     random_scaling,
     to_json,
     with_constants,
@@ -28,6 +29,8 @@ from designer.proposers.tuning import Space
 _FRESH_FIRST = 10
 _TUNING = 0.55
 _TRIES = 40
+_DRAWS = 4
+"""Values of the constants that every known rule is tried with before any is tuned: one may start far from its best."""
 Known = Sequence[tuple[ScalingProgram, float | None, str]]
 """Program, effect (None: not scored yet) and candidate hash."""
 
@@ -80,12 +83,12 @@ class ScalingProposer:
     def _known_rule(self, known: Known, n: int, rng: random.Random) -> Proposal:
         if n < len(FAMILIES):
             return _proposal(FAMILIES[n][1], FAMILIES[n][0], ())
-        stepped = _step(known, rng, count=len(FAMILIES))
+        stepped = _step(known, rng, count=len(FAMILIES)) if n >= _DRAWS * len(FAMILIES) else None
         if stepped is not None:
             return stepped
-        name, rule = rng.choice(FAMILIES)
-        moved = SCALING.shaken(rule, rng)
-        return _proposal(moved or rule, name, ())
+        name, rule = FAMILIES[n % len(FAMILIES)]
+        drawn = {key: random_constant(rng, constant.kind) for key, constant in constants(rule).items()}
+        return _proposal(with_constants(rule, drawn), name, ())
 
     def _evolved(self, known: Known, n: int, rng: random.Random) -> Proposal:
         if n < len(FAMILIES):
