@@ -14,7 +14,19 @@ from tests.support.scripted_models import GOOD, Cast, experiment, judges
 from tests.support.threaded import threaded_vllm
 
 SMALL = ["--budget", "4", "--train-seeds", "2", "--validation-seeds", "8", "--sealed-seeds", "9", "--finalists", "1"]
-ALONE = ["--no-control", "--baseline", "least_loaded+fcfs", "--reference", "head_room", "--jobs", "1"]
+ALONE = [
+    "--no-control",
+    "--ablation-seeds",
+    "0",
+    "--regime-seeds",
+    "0",
+    "--baseline",
+    "least_loaded+fcfs",
+    "--reference",
+    "head_room",
+    "--jobs",
+    "1",
+]
 ROLES = '[default]\nbase_url = "URL/v1"\nprice = { input = 1, output = 1 }\n' + "".join(
     f'[{role}]\nmodel = "{role}"\n' for role in ("researcher", "analyst", "supervisor")
 )
