@@ -160,7 +160,7 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
 def _policy(findings: Findings) -> Iterator[str]:
     if findings.winner_source:
         yield f"<h2>The policy</h2><p>{html.escape(_docstring(findings)).replace(chr(10) * 2, '</p><p>')}</p>"
-        yield f"<details open><summary>Source</summary><pre>{html.escape(findings.winner_source)}</pre></details>"
+        yield f"<details><summary>Source</summary><pre>{html.escape(findings.winner_source)}</pre></details>"
 
 
 def _docstring(findings: Findings) -> str:
@@ -172,7 +172,7 @@ def _sealed(findings: Findings) -> Iterator[str]:
     if not findings.sealed or not findings.sealed[-1].get("against"):
         return
     look = findings.sealed[-1]
-    rows = [_drawn_interval(findings.labels.get(row["digest"], row["label"]), row) for row in look["against"]]
+    rows = [_drawn_interval(_label(findings, row), row) for row in look["against"]]
     yield "<h2>Sealed result</h2>"
     yield svg.interval_chart(rows, "winner's metric / the other's, with its interval; left of the line is better")
     head = ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p")
@@ -202,7 +202,7 @@ def _why(findings: Findings) -> Iterator[str]:
     yield f"<h2>Why it wins</h2><p>{html.escape(why['sentence'])}</p>"
     bars = [(row["policy"], list(row["parts"].items())) for row in why["policies"]]
     yield svg.stacked_bars(bars, _PARTS, "mean seconds of a request, by where they went")
-    yield "<p>Each row is a run in which one thing was taken away, from both policies alike:</p>"
+    yield "<p>In each row one thing is taken away: from machines or load for both alike, or from the winner alone.</p>"
     rows = [
         (r["without"], f"{r['comparator']:.2f}", f"{r['winner']:.2f}", f"{r['gain']:.2f}", f"{r['share']:.0%}")
         for r in why["interventions"]
@@ -339,7 +339,7 @@ def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
     rows = findings.sealed[-1].get("against", []) if findings.sealed else []
     return [
         (
-            findings.labels.get(r["digest"], str(r["label"])),
+            _label(findings, r),
             f"{r['mean']:.2f}",
             interval(r),
             interval(r, "bca_interval"),
@@ -347,6 +347,13 @@ def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
         )
         for r in rows
     ]
+
+
+def _label(findings: Findings, row: Mapping[str, Any]) -> str:
+    """The comparator is called by the name it was found under."""
+    frozen = findings.frozen
+    is_comparator = frozen is not None and row["digest"] == frozen.comparator
+    return findings.labels[row["digest"]] if is_comparator else str(row["label"])
 
 
 def _drawn_interval(label: str, row: Mapping[str, Any]) -> svg.Interval:

@@ -155,9 +155,9 @@ def stacked_bars(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], colour
     longest = max(sum(value for _, value in parts) for _, parts in bars) or 1.0
     left, legend = 200, 24
     height = legend + _ROW * len(bars) + 36
-    drawn = [_text(left + 92 * n + 14, 14, name, "start") for n, (name, _) in enumerate(bars[0][1])]
+    drawn = [_text(left + 74 * n + 14, 14, name, "start") for n, (name, _) in enumerate(bars[0][1])]
     drawn += [
-        f"<rect x='{left + 92 * n}' y='5' width='10' height='10' fill='{colours[n % len(colours)]}'/>"
+        f"<rect x='{left + 74 * n}' y='5' width='10' height='10' fill='{colours[n % len(colours)]}'/>"
         for n in range(len(bars[0][1]))
     ]
     for n, (name, parts) in enumerate(bars):
