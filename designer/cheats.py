@@ -111,7 +111,7 @@ def _requests() -> Iterator[Cheat]:
         world = frame.f_locals.get("self")
         if type(world).__name__ == "World":
             record = world._record_by_id[request.request_id]
-            world._dispatch(world._now, record, world._workers[0])
+            world._dispatch(world.now, record, world.workers[0])
             break
         frame = frame.f_back
     """
