@@ -193,7 +193,9 @@ class Objective(Table):
     """What an evaluation compares; lower is better."""
 
     metric: Metric = "mean_response_time"
-    weights: dict[TimeMetric | Literal["seconds_per_good_request", "worker_seconds"], Positive] = Field(default_factory=dict)
+    weights: dict[TimeMetric | Literal["seconds_per_good_request", "worker_seconds"], Positive] = Field(
+        default_factory=dict
+    )
     """Of ``weighted``: what each metric counts in the sum."""
     slo_share: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Of ``worker_seconds``: this share of the requests must meet their promises."""
