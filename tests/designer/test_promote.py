@@ -11,6 +11,7 @@ from designer.promote import ACTIVE_FILE, PromotionError, default_parameters, pr
 from designer.search import RunOutcome
 from policies.conformance import check_source
 from policies.loader import PolicySpec, load_policy
+from tests.support.finished_run import PROTOCOL
 
 
 def copied(outcome: RunOutcome, folder: Path, *statements: str) -> Ledger:
