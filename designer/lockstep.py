@@ -20,6 +20,7 @@ from typing import Any, cast
 from designer.subject import Subject, fields_read, load_subject
 from gateway.core.policy_set import PolicyIdentity, PolicySet
 from policies.contract import SLOTS, Candidate, Dispatched, Finished, FirstToken, Pool, Request, Slot, Variant, Worker
+from policies.syntax import parse
 
 _LENGTH = struct.Struct(">I")
 _MAX_ANSWER = 1 << 20
@@ -155,7 +156,7 @@ def admits_all(subject: Subject) -> bool:
     found = [
         node
         for part in subject.parts
-        for node in ast.walk(ast.parse(part.source))
+        for node in ast.walk(parse(part.source))
         if isinstance(node, ast.FunctionDef) and node.name == "admit"
     ]
     return bool(found) and all(_returns_true(node.body) for node in found)

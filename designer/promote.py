@@ -23,6 +23,7 @@ from designer.replay import contradicted_by
 from designer.report import to_json
 from policies.conformance import check_source
 from policies.loader import Param, identity
+from policies.syntax import parse
 
 ACTIVE_FILE = "active.toml"
 ARCHIVE_FOLDER = ".promoted"
@@ -173,7 +174,7 @@ def read_active(folder: Path) -> Active | None:
 
 def default_parameters(source: str) -> dict[str, Param]:
     """The defaults of ``create``'s parameters, read from the source without running it."""
-    for node in ast.parse(source).body:
+    for node in parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == "create":
             pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
             return {

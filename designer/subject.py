@@ -5,7 +5,6 @@ A file or a built-in is read once, here; from then on only these bytes are hashe
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import random
@@ -25,6 +24,7 @@ from policies.loader import (
     reads_of,
     resolve,
 )
+from policies.syntax import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def load_subject(subject: Subject, seed: int) -> tuple[LoadedPolicy, ...]:
 
 def fields_read(subject: Subject) -> frozenset[str]:
     """The contract fields whose names appear in the sources; found without running them."""
-    return frozenset().union(*(reads_of(ast.parse(part.source)) for part in subject.parts))
+    return frozenset().union(*(reads_of(parse(part.source)) for part in subject.parts))
 
 
 def _part(spec: PolicySpec) -> Part:

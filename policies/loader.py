@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from policies.contract import SLOTS, Candidate, Pool, Request, Rng, Slot, Variant, Worker, slots_of
+from policies.syntax import parse
 
 Param = int | float | bool | str
 _PARAM_TYPES: Mapping[str, type[Param]] = {"int": int, "float": float, "bool": bool, "str": str}
@@ -248,7 +249,7 @@ def _claimed_twice(slot: Slot, first: LoadedPolicy, second: LoadedPolicy) -> str
 def _parse(source: bytes, path: str) -> ast.Module:
     try:
         source.decode("utf-8")
-        return ast.parse(source, filename=path)
+        return parse(source, path)
     except SyntaxError as error:
         raise PolicyLoadError(f"{path}:{error.lineno or 1}: does not parse: {error.msg}; correct the syntax") from None
     except UnicodeDecodeError as error:

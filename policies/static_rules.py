@@ -29,6 +29,7 @@ from policies.allowed import (
     REFUSED_ATTRIBUTES,
     REFUSED_MEMBERS,
 )
+from policies.syntax import parse
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,7 +101,7 @@ Found = Iterator[tuple[ast.AST, str]]
 def check_text(text: str, *, builtin: bool = False) -> list[Violation]:
     """Every violation in a policy's source text, by line; ``builtin`` asks for the cited source as well."""
     try:
-        source = Source(text, ast.parse(text), builtin)
+        source = Source(text, parse(text), builtin)
         found = {
             Violation(getattr(node, "lineno", 1), rule, message)
             for rule, check in RULES.items()
