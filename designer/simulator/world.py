@@ -7,10 +7,8 @@ depends on anything but scenario, policies and seed.
 
 from __future__ import annotations
 
-import gc
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -19,6 +17,7 @@ from designer.simulator.clients import Clients
 from designer.simulator.ending import make_checked_result
 from designer.simulator.failures import Breakdown, draw_failures
 from designer.simulator.fleet import WorkerPlan, plan_workers
+from designer.simulator.garbage import rare_collections
 from designer.simulator.invariants import broken, require
 from designer.simulator.outages import Outages
 from designer.simulator.policies import PolicySource, make_policy_set
@@ -78,25 +77,14 @@ def simulate(
     columns = draw_workload(scenario, seed) if workload is None else workload
     if not len(columns):
         raise ScenarioError(f"scenario {scenario.name}, seed {seed}: no request arrives; make it longer")
-    with _rare_collections():
+    with rare_collections():
         failures = draw_failures(scenario, seed, int(columns.arrival_ps.max()))
         world = World(scenario, columns, make_policy_sets(scenario, policies, seed), sink, plans, failures, seed)
         for generation, (seconds, later) in enumerate(swaps, start=1):
             for pool in evaluated_pools(scenario):
                 world.swap_at(seconds, make_policy_set(later, seed, generation), pool)
         world.run()
-    return world.result(seed)
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """A run makes many objects and no cycles: looking for those often is a tenth of its time."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
+        return world.result(seed)
 
 
 class World:
