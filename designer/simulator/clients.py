@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from designer.simulator.records import RequestRecord
 from designer.simulator.scenario import Clients as ClientTable
+from designer.simulator.workload import shown_chunks
 from gateway.core.events import ClientLeft
+from gateway.core.pools import prefixes_are_read
 from gateway.mockworker.engine import PS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class Clients:
     def send(self, now: int, record: RequestRecord) -> None:
         if self._timeout_ps is not None:
             self._world.at(now + self._timeout_ps, self._leave, record)
+        if record.prefix is not None and prefixes_are_read(self._world.dispatcher.pools.values()):
+            record.arrival.prefix_keys = shown_chunks(*record.prefix)
         self._world.hear(now, record.arrival)
 
     def go_on(self, now: int, record: RequestRecord, turn: RequestRecord) -> None:

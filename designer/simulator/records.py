@@ -8,10 +8,10 @@ import numpy as np
 
 from designer.simulator.breakdown import split_times
 from designer.simulator.draws import Floats
-from designer.simulator.requests import arrival_events, engine_requests, ttft_slos
+from designer.simulator.requests import arrival_events, believed_scales, engine_requests, ttft_slos
 from designer.simulator.results import OUTCOMES, RequestOutcome, SimulationResult
 from designer.simulator.scenario import Objective
-from designer.simulator.workload import RequestColumns
+from designer.simulator.workload import Chunks, RequestColumns
 from gateway.core.events import RequestArrived
 from gateway.mockworker.engine import PS_PER_SECOND, EngineRequest, RequestStats
 
@@ -35,6 +35,7 @@ class RequestRecord:
         "num_dispatches",
         "num_lost_tokens",
         "outcome",
+        "prefix",
         "request_id",
         "stats",
         "stream",
@@ -49,6 +50,8 @@ class RequestRecord:
         self.arrival = arrival
         self.truth = truth
         self.stream = arrival.stream
+        self.prefix: tuple[Chunks, float] | None = None
+        """Chunks of its prompt, and tokens that the gateway takes a token for."""
         self.dispatched = NEVER
         self.first_token = NEVER
         self.ended = NEVER
@@ -99,6 +102,11 @@ def make_records(columns: RequestColumns, deadline_seconds: float | None) -> lis
         columns.arrival_ps.tolist(), arrival_events(columns, deadline_seconds), engine_requests(columns), strict=True
     )
     records = [RequestRecord(*row) for row in rows]
+    if columns.prefix_chunks:
+        for record, prefix in zip(
+            records, zip(columns.prefix_chunks, believed_scales(columns), strict=True), strict=True
+        ):
+            record.prefix = prefix
     if columns.turn_after is not None and columns.think_ps is not None:
         for record, before, think_ps in zip(
             records, columns.turn_after.tolist(), columns.think_ps.tolist(), strict=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from designer.simulator.workload import PRIOR_BYTES_PER_TOKEN, RequestColumns, shown_chunks
+from designer.simulator.workload import PRIOR_BYTES_PER_TOKEN, RequestColumns
 from gateway.core.events import RequestArrived
 from gateway.mockworker.engine import PS_PER_SECOND, EngineRequest
 
@@ -14,11 +14,13 @@ def request_ids(count: int) -> list[str]:
 
 
 def arrival_events(columns: RequestColumns, deadline_seconds: float | None) -> list[RequestArrived]:
-    """What the gateway is told: bytes, and tokens only where the workload says so; never the output's length."""
+    """What the gateway is told: bytes, and tokens only where the workload says so; never the output's length.
+
+    The keys of prefixes are not in them: they are made at the moment of arrival, for policies that read them.
+    """
     names = [tenant.name for tenant in columns.tenants]
     sessions = columns.session_ids or (None,) * len(columns)
     models = columns.models or ("",) * len(columns)
-    shown = _shown_prefixes(columns)
     rows = zip(
         request_ids(len(columns)),
         [time / PS_PER_SECOND for time in columns.arrival_ps.tolist()],
@@ -31,7 +33,6 @@ def arrival_events(columns: RequestColumns, deadline_seconds: float | None) -> l
         columns.stream.tolist(),
         sessions,
         models,
-        shown,
         strict=True,
     )
     return [
@@ -47,10 +48,9 @@ def arrival_events(columns: RequestColumns, deadline_seconds: float | None) -> l
             priority=priority,
             ttft_slo=slo,
             deadline=None if deadline_seconds is None else time + deadline_seconds,
-            prefix_keys=keys,
             stream=stream,
         )
-        for request_id, time, tenant, num_bytes, tokens, max_tokens, priority, slo, stream, session, model, keys in rows
+        for request_id, time, tenant, num_bytes, tokens, max_tokens, priority, slo, stream, session, model in rows
     ]
 
 
@@ -87,9 +87,7 @@ def ttft_slos(columns: RequestColumns) -> list[float | None]:
     return [default if math.isnan(slo) else slo for slo, default in zip(own, promised, strict=True)]
 
 
-def _shown_prefixes(columns: RequestColumns) -> list[tuple[tuple[int, int], ...]]:
-    """Prefix chunks with the token counts that the gateway takes from their bytes, by its prior."""
-    if not columns.prefix_chunks:
-        return [()] * len(columns)
-    believed = (columns.num_prompt_bytes / columns.num_prompt_tokens / PRIOR_BYTES_PER_TOKEN).tolist()
-    return [shown_chunks(chunks, ratio) for chunks, ratio in zip(columns.prefix_chunks, believed, strict=True)]
+def believed_scales(columns: RequestColumns) -> list[float]:
+    """Of each request, tokens that the gateway takes a token for: it counts bytes, by its prior."""
+    scales: list[float] = (columns.num_prompt_bytes / columns.num_prompt_tokens / PRIOR_BYTES_PER_TOKEN).tolist()
+    return scales

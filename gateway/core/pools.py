@@ -14,6 +14,11 @@ def next_due(pools: Iterable[PoolState]) -> float | None:
     return min((time for time in times if time is not None), default=None)
 
 
+def prefixes_are_read(pools: Iterable[PoolState]) -> bool:
+    """Whether a policy in place looks at what workers have cached: only then are keys of prompts worth making."""
+    return any(pool.needs.cached and pool.policy_set.routing is not None for pool in pools)
+
+
 def by_model(pools: Mapping[str, PoolState]) -> dict[str, PoolState]:
     """The pool that names each model; with a single pool, that is also where a request goes which names none.
 

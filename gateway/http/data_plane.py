@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.commands import Cancel, Dispatch, Reject
 from gateway.core.events import RequestArrived
+from gateway.core.pools import prefixes_are_read
 from gateway.http.answers import error_body, rejection, retry_header
 from gateway.http.client_connection import ClientConnection
 from gateway.http.exchange import Exchange
@@ -302,14 +303,14 @@ class DataPlane:
             api.priority,
             parse_milliseconds(incoming.ttft_slo_ms) if incoming.ttft_slo_ms else None,
             now + deadline if deadline is not None else None,
-            prefix_keys(api) if len(incoming.body) >= CHUNK_BYTES and self._prefix_keys_are_read() else (),
+            self._prefix_keys(api, incoming),
             api.stream,
         )
 
-    def _prefix_keys_are_read(self) -> bool:
-        return any(
-            pool.needs.cached and pool.policy_set.routing is not None for pool in self.runtime.dispatcher.pools.values()
-        )
+    def _prefix_keys(self, api: ApiRequest, incoming: IncomingRequest) -> tuple[tuple[int, int], ...]:
+        if len(incoming.body) >= CHUNK_BYTES and prefixes_are_read(self.runtime.dispatcher.pools.values()):
+            return prefix_keys(api)
+        return ()
 
     def _request_id(self, incoming: IncomingRequest) -> str:
         """The client's own, if it may be used and is not in flight; else one of ours."""

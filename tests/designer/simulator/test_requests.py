@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from designer.simulator.requests import arrival_events, engine_requests, priorities, ttft_slos
+from designer.simulator.requests import arrival_events, believed_scales, engine_requests, priorities, ttft_slos
 from designer.simulator.workload import RequestColumns, draw_workload
 from tests.support.contended_scenario import contended_scenario
 
@@ -44,9 +44,8 @@ def test_deadlines_are_absolute_and_optional_fields_reach_the_event() -> None:
     assert arrival_events(columns(), None)[3].max_tokens is None
 
 
-def test_prefix_tokens_are_shown_as_the_bytes_suggest_and_given_as_they_are() -> None:
+def test_prefix_tokens_are_believed_as_the_bytes_suggest_and_given_as_they_are() -> None:
     drawn = columns(prefixes={"groups": 1, "tokens": {"median": 1024.0}}, bytes={"per_token": 8.0})
-    event, truth = arrival_events(drawn, None)[0], engine_requests(drawn)[0]
-    assert [tokens for _, tokens in truth.prefix_chunks] == [256, 512, 768, 1024]
-    assert [tokens for _, tokens in event.prefix_keys] == [512, 1024, 1536, 2048]
-    assert [key for key, _ in event.prefix_keys] == [key for key, _ in truth.prefix_chunks]
+    assert [tokens for _, tokens in engine_requests(drawn)[0].prefix_chunks] == [256, 512, 768, 1024]
+    assert believed_scales(drawn)[0] == 2.0
+    assert arrival_events(drawn, None)[0].prefix_keys == ()

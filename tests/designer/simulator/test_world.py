@@ -228,6 +228,21 @@ def test_answers_that_do_not_stream_show_no_token_before_the_end() -> None:
     assert np.all(result.first_token < result.finished)
 
 
+def test_keys_of_prefixes_are_made_while_a_policy_reads_what_is_cached() -> None:
+    recorder = Recorder()
+    workload = {"prefixes": {"groups": 2, "tokens": {"median": 512.0}}, "bytes": {"per_token": 8.0}}
+    scenario = contended_scenario(workload=workload)
+    half = float(np.median(draw_workload(scenario, 1).arrival_ps)) / 1e12
+    simulate(scenario, "round_robin", 1, sink=recorder, swaps=[(half, "prefix_affinity")])
+    arrivals = recorder.events(RequestArrived)
+    before = [event.prefix_keys for event in arrivals if event.time < half]
+    after = [event.prefix_keys for event in arrivals if event.time > half]
+    assert before
+    assert set(before) == {()}
+    assert after
+    assert {tuple(tokens for _, tokens in keys) for keys in after} == {(512, 1024)}
+
+
 def test_tenants_and_shared_prefixes_reach_the_policy() -> None:
     recorder = Recorder()
     workload = {
