@@ -30,7 +30,7 @@ from gateway.core.pool import PoolConfig, PoolState
 from gateway.core.pools import by_model, check_known, check_same, default_pool, next_due
 from gateway.core.request_state import RequestState
 from gateway.core.worker_events import Handling, WorkerEvents
-from gateway.core.worker_state import WorkerState
+from gateway.core.worker_state import CandidateSet, WorkerState
 from policies.contract import Finished, FirstToken
 
 _NO_WORKER_RETRY_SECONDS = 5.0
@@ -169,24 +169,24 @@ class Dispatcher:
     def _arrived(self, event: RequestArrived, now: float) -> None:
         model = event.model
         pool = self._pool_by_model.get(model, self._default_pool)
-        if pool is None or not (pool.candidates(model).states or pool.serves(model)):
+        candidates = None if pool is None else pool.candidates(model)
+        if pool is None or candidates is None or not (candidates.states or pool.serves(model)):
             self._out.append(Reject(event.request_id, "unknown_model"))
             return
         self._num_arrivals += 1
         request = self._requests[event.request_id] = pool.new_request(event, self._num_arrivals, now)
         if event.deadline is not None and event.deadline <= now:
             self._refuse(request, "deadline", pool.retry_after(now))
-        elif not pool.candidates(model).states and not pool.may_serve_later(model):
+        elif not candidates.states and not pool.may_serve_later(model):
             self._refuse(request, "no_worker", _NO_WORKER_RETRY_SECONDS)
         elif pool.schedules and not self._decisions.admitted(pool, request):
             self._refuse(request, "shed", pool.retry_after(now))
         else:
-            self._place(pool, request, now)
+            self._place(pool, request, candidates, now)
 
-    def _place(self, pool: PoolState, request: RequestState, now: float) -> None:
+    def _place(self, pool: PoolState, request: RequestState, candidates: CandidateSet, now: float) -> None:
         """Dispatch the arrival at once when nothing is before it, else hold it."""
         queue = pool.queue
-        candidates = pool.candidates(request.model)
         is_first = not queue.num_requests or not queue.num_ready
         if is_first and candidates.states:
             chosen = self._decisions.route(pool, request, candidates, in_hand=1)
