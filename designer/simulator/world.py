@@ -84,7 +84,9 @@ def simulate(
             for pool in evaluated_pools(scenario):
                 world.swap_at(seconds, make_policy_set(later, seed, generation), pool)
         world.run()
-        return world.result(seed)
+        result = world.result(seed)
+        world.forget()
+    return result
 
 
 class World:
@@ -379,6 +381,11 @@ class World:
             InvariantViolation: see ``simulate``.
         """
         return make_checked_result(self, self._scenario, self._columns, seed)
+
+    def forget(self) -> None:
+        """Let go of every request at once: what is left of a run is then little to look through for cycles."""
+        self.records.clear()
+        self._record_by_id.clear()
 
 
 def _ps(seconds: float) -> int:
