@@ -69,6 +69,8 @@ class _Child:
     beat_at: float
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     killed_as_stuck: bool = False
+    reload_when_ready: bool = False
+    """It may have read the configuration before it was told to; before it is ready SIGHUP would end it."""
 
 
 class Supervisor:
@@ -95,7 +97,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._begin_stop)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         loop.add_signal_handler(signal.SIGUSR2, self._asked.set)
-        child = self._child = await self._start(None)
+        child = self._child = await self._first()
         failures = 0
         while True:
             end = await self._end_of(child)
@@ -104,44 +106,76 @@ class Supervisor:
                 continue
             never_served = not child.ready.is_set() and not self.restarts
             failures = 1 if time.monotonic() - child.began_at > STABLE_SECONDS else failures + 1
-            if self._stop.is_set() or never_served or not await self._wait_before_next(child, end, failures):
+            following = None if never_served else await self._next(child, end, failures)
+            if following is None:
                 await asyncio.gather(*(other.process.wait() for other in self._children))
                 return _status(child.process.returncode)
-            self.restarts[end] += 1
-            child = self._child = await self._start("stuck" if end == "stuck" else "crashed")
+            child = self._child = following
 
-    async def _wait_before_next(self, child: _Child, end: Reason, failures: int) -> bool:
-        """False when there is to be no next."""
-        wait = delay(failures)
-        facts = {"reason": end, "status": child.process.returncode, "failures": failures, "next_in_seconds": wait}
-        log.error("the gateway process ended; it is started again", extra=facts)
+    async def _first(self) -> _Child:
+        try:
+            return await self._start(None)
+        except OSError as error:
+            raise StartError(f"the gateway process cannot be started: {error.strerror or error}") from None
+
+    async def _next(self, child: _Child, end: Reason, failures: int) -> _Child | None:
+        """The one after ``child``, which ended by itself; None when there is to be none."""
+        if self._stop.is_set():
+            return None
+        facts = {"reason": end, "status": child.process.returncode, "failures": failures}
+        log.error("the gateway process ended; it is started again", extra={**facts, "next_in_seconds": delay(failures)})
+        while not await self._stopped_within(delay(failures)):
+            try:
+                following = await self._start(end)
+            except OSError as error:  # no process or descriptor to be had: that passes
+                failures += 1
+                wait = {"error": str(error), "next_in_seconds": delay(failures)}
+                log.error("the gateway process cannot be started; trying on", extra=wait)
+            else:
+                self.restarts[end] += 1
+                return following
+        return None
+
+    async def _stopped_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), wait)
-        return not self._stop.is_set()
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        return self._stop.is_set()
 
     def _begin_stop(self) -> None:
         self._stop.set()
+        for listener in (self._data, self._admin):
+            listener.close()  # once the processes close theirs, a connection is refused rather than left waiting
         for child in self._children:
             _signal(child, signal.SIGTERM)
 
     def _hang_up(self) -> None:
-        if self._child is not None:
+        for child in self._children:
+            child.reload_when_ready = not child.ready.is_set()
+        if self._child is not None and self._child.ready.is_set() and not self._stop.is_set():
             _signal(self._child, signal.SIGHUP)
 
-    async def _start(self, last_end: LastEnd | None) -> _Child:
-        reading, writing = os.pipe()
+    async def _start(self, reason: Reason | None) -> _Child:
+        """Args: reason: there was one before, which this one follows. OSError: no process can be made."""
         data, admin = self._data.fileno(), self._admin.fileno()
-        inherited = Inherited(data, admin, writing, self._state, last_end, dict(self.restarts))
+        last_end: LastEnd | None = "stopped" if reason == "asked" else reason
+        restarts = self.restarts + Counter([reason] if reason else [])
+        reading, writing = os.pipe()
+        inherited = Inherited(data, admin, writing, self._state, last_end, dict(restarts))
         command = [sys.executable, "-m", "gateway.replicas.leash", str(os.getpid())]
         command += [sys.executable, "-m", "gateway.cli", *self._arguments, "--inherited", inherited.text()]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=(data, admin, writing), start_new_session=True
             )
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
         child = _Child(process, time.monotonic(), time.monotonic())
         self._children.add(child)
+        if self._stop.is_set():  # since the process was made
+            _signal(child, signal.SIGTERM)
         self._keep(self._see_off(child))
         self._listen_to(child, reading)
         log.info("gateway process started", extra={"pid": process.pid})
@@ -158,9 +192,12 @@ class Supervisor:
                 if not said:
                     loop.remove_reader(reading)
                     os.close(reading)
-            child.beat_at = time.monotonic()
+            if said:  # its end is no beat
+                child.beat_at = time.monotonic()
             if READY in said:
                 child.ready.set()
+                if child.reload_when_ready and not self._stop.is_set():
+                    _signal(child, signal.SIGHUP)
 
         loop.add_reader(reading, heard)
 
@@ -170,7 +207,8 @@ class Supervisor:
         asked = asyncio.ensure_future(self._asked.wait())
         try:
             while True:
-                await asyncio.wait((waiting, asked), timeout=self._look_seconds, return_when=asyncio.FIRST_COMPLETED)
+                awaited = (waiting,) if self._stop.is_set() else (waiting, asked)
+                await asyncio.wait(awaited, timeout=self._look_seconds, return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
                     silent = time.monotonic() - child.beat_at
                     stuck = child.killed_as_stuck or 0 < self._stuck_seconds / 2 < silent
@@ -197,12 +235,16 @@ class Supervisor:
 
     async def _replaced(self, child: _Child) -> _Child:
         """The next process, once it is ready; the one before drains beside it. Where it does not start, ``child``."""
-        self.restarts["asked"] += 1
-        following = await self._start("stopped")
+        try:
+            following = await self._start("asked")
+        except OSError as error:
+            log.error("no next gateway process can be started; the one before runs on", extra={"error": str(error)})
+            return child
         with suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await _first_of(following.ready.wait(), following.process.wait(), self._stop.wait())
         if following.ready.is_set():
+            self.restarts["asked"] += 1
             _signal(child, signal.SIGUSR2)
             return following
         _signal(following, signal.SIGTERM)
@@ -241,17 +283,19 @@ def _status(returncode: int | None) -> int:
 
 
 def _listen(host: str, port: int, option: str, reuse_port: bool = False) -> socket.socket:
-    """On the first of the addresses that ``host`` has."""
+    """On the first of the addresses that ``host`` has; ``::`` takes IPv4 as well where the system says so."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        with ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, kind, proto))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            undo.pop_all()
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"cannot listen on {host} port {port}: {reason}; give another {option}") from None
