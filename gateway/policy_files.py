@@ -181,8 +181,7 @@ class PolicyFiles:
                 raise
             self._replace(state, version, state.stack)
             self._follow(state, text, origin, base)
-            if version.generation not in state.stack:  # by its first calls, while it was put in place
-                raise PolicyRefusedError((state.last_error or {}).get("message", "the set was retired at once"))
+            _still_runs(state, version)
             return version
 
     async def reload(self, texts: Mapping[str, str], before: Callable[[], None]) -> None:
@@ -190,6 +189,9 @@ class PolicyFiles:
 
         Args:
             texts: by pool, what the configuration names now.
+
+        Raises:
+            PolicyRefusedError: none was swapped in; or all were, and its first calls retired one.
         """
         async with self._lock:
             versions = {}
@@ -208,6 +210,8 @@ class PolicyFiles:
                 state.configured = version.text
                 self._replace(state, version, state.stack)
                 self._follow(state, version.text, "reload", self._base)
+            for pool, version in versions.items():
+                _still_runs(self.pools[pool], version)
 
     async def start(self, pool: str, configured: str, end: LastEnd | None = None) -> Version:
         """The first set of a pool: what ran last, if that is known and the configuration still names what it named
@@ -308,10 +312,11 @@ class PolicyFiles:
                 await self._files_changed.wait()
                 continue
             try:
+                await self._load_changed()
                 async for _ in awatch(*folders, recursive=False, debounce=200, stop_event=self._files_changed):
                     await self._load_changed()
-            except OSError as error:
-                log.warning("policy files cannot be followed; trying on", extra={"error": str(error)})
+            except Exception:  # the task boundary: the streams go on
+                log.exception("policy files cannot be followed; trying on")
                 await asyncio.sleep(1.0)
 
     async def _load_changed(self) -> None:
@@ -326,14 +331,17 @@ class PolicyFiles:
                 continue  # logged, counted and shown; the file is still followed
 
     async def _prepare(self, state: PoolPolicies, text: str, specs: Sequence[PolicySpec], origin: Origin) -> Version:
-        folder = Path(tempfile.mkdtemp(prefix=f"{state.name}-", dir=self._copies))
-        with ExitStack() as undo:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            copies, originals = copied(specs, folder)
-            if origin != "restored" and (originals or origin != "start"):  # what was kept or shipped has passed it
-                await check(copies, self.settings, originals)
-            policy_set = self._load_here(state, copies, originals)
-            undo.pop_all()
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{state.name}-", dir=self._copies))
+            with ExitStack() as undo:
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                copies, originals = copied(specs, folder)
+                if origin != "restored" and (originals or origin != "start"):  # what was kept or shipped has passed it
+                    await check(copies, self.settings, originals)
+                policy_set = self._load_here(state, copies, originals)
+                undo.pop_all()
+        except OSError as error:
+            raise PolicyRefusedError(f"the set cannot be copied and checked now: {error}") from None
         return Version(policy_set, text, copies, origin, datetime.now(UTC), folder)
 
     def _load_here(self, state: PoolPolicies, specs: Sequence[PolicySpec], originals: Mapping[str, str]) -> PolicySet:
@@ -362,6 +370,12 @@ class PolicyFiles:
             self._files_changed.set()
         if origin != "file" or files != set(state.files):
             state.files = {path: _file_hash(path) for path in files}
+
+
+def _still_runs(state: PoolPolicies, version: Version) -> None:
+    """PolicyRefusedError when its first calls, while it was put in place, retired it."""
+    if version.generation not in state.stack:
+        raise PolicyRefusedError((state.last_error or {}).get("message", "the set was retired at once"))
 
 
 def _rollback_target(state: PoolPolicies, generation: int | None) -> int:

@@ -109,8 +109,11 @@ async def _reload_on(hang_up: asyncio.Event, gateway: Gateway) -> None:
     while True:
         await hang_up.wait()
         hang_up.clear()
-        with suppress(GatewayError):  # logged, counted, and what was in force stays
-            await gateway.reload()
+        try:
+            with suppress(GatewayError):  # logged, counted, and what was in force stays
+                await gateway.reload()
+        except Exception:  # the task boundary: the streams go on
+            log.exception("configuration not reloaded")
 
 
 async def _follow(file: Path, changed: asyncio.Event) -> None:

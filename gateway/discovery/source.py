@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +11,10 @@ from typing import Protocol
 from watchfiles import awatch
 
 from gateway.config import WorkerSection
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
 
 
 class WorkerSource(Protocol):
@@ -22,13 +28,22 @@ class WorkerSource(Protocol):
 async def file_versions(path: Path) -> AsyncIterator[bytes | OSError]:
     """The file's bytes at once, then after each change that made them different.
 
-    Its folder is watched, not the file: editors replace files, and a mounted ConfigMap swaps a link beside it.
+    Its folder is watched, not the file: editors replace files, and a mounted ConfigMap swaps a link beside it. A watch
+    that fails is begun again, for ever.
     """
     last = _read(path)
     yield last
-    async for _ in awatch(path.parent, recursive=False, debounce=200):
-        version = _read(path)
-        if not _same(version, last):
+    while True:
+        try:
+            async for _ in awatch(path.parent, recursive=False, debounce=200):
+                if not _same(version := _read(path), last):
+                    last = version
+                    yield version
+            return
+        except (OSError, RuntimeError) as error:  # no such folder yet, no watch left, or its inside
+            log.warning("a file cannot be followed; trying on", extra={"file": str(path), "error": str(error)})
+        await asyncio.sleep(_RETRY_SECONDS)
+        if not _same(version := _read(path), last):  # what changed meanwhile
             last = version
             yield version
 

@@ -1,4 +1,4 @@
-"""The workers of the configuration and the command line: one set that never changes."""
+"""The workers of the configuration and the command line: one set, which a reload replaces through the membership."""
 
 from __future__ import annotations
 

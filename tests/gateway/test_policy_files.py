@@ -116,6 +116,15 @@ async def test_code_that_hangs_in_its_check_is_killed_outside_this_process(tmp_p
     bench.files.close()
 
 
+async def test_without_a_place_for_its_copy_a_set_is_refused(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GOOD)
+    await bench.files.load("p", "least_loaded", "start")
+    bench.files.close()
+    with pytest.raises(PolicyRefusedError, match="cannot be copied and checked now"):
+        await bench.files.load("p", "mine.py")
+    assert bench.running == (1, "routing/least_loaded")
+
+
 async def test_rollback_goes_back_step_by_step_under_new_generations(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(GOOD)
     await bench.files.load("p", "least_loaded", "start")
@@ -201,6 +210,23 @@ async def test_a_file_that_changes_is_loaded(following: Bench, tmp_path: Path) -
     assert following.files.pool("p").last_error is None
 
 
+async def test_a_folder_that_is_not_there_is_tried_again(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    (folder / "mine.py").write_text(GOOD)
+    await bench.files.load("p", "mounted/mine.py", "start")
+    folder.rename(tmp_path / "away")
+    task = asyncio.get_running_loop().create_task(bench.files.follow_files())
+    await until(lambda: "policy files cannot be followed; trying on" in caplog.text)
+    (tmp_path / "away" / "mine.py").write_text(GOOD + "\n# better\n")
+    (tmp_path / "away").rename(folder)
+    await until(lambda: bench.running == (2, "mine"))
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_a_mounted_config_map_is_followed(tmp_path: Path) -> None:
     """Kubernetes replaces ``..data``, a link beside the files, which are links through it."""
     for version, text in (("..v1", GOOD), ("..v2", GOOD + "\n# two\n")):
@@ -243,7 +269,10 @@ class Spiteful:
 """
 
 
-async def test_a_set_that_is_retired_while_it_is_put_in_place_was_not_loaded(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["load", "reload"])
+async def test_a_set_that_is_retired_while_it_is_put_in_place_was_not_loaded(
+    how: str, bench: Bench, tmp_path: Path
+) -> None:
     await bench.files.load("p", "least_loaded", "start")
     bench.submit(WorkerJoined(1.0, "w", "p"))
     bench.submit(WorkerHealthChanged(1.0, "w", healthy=False))
@@ -251,5 +280,8 @@ async def test_a_set_that_is_retired_while_it_is_put_in_place_was_not_loaded(ben
         bench.submit(RequestArrived(1.0, f"r{number}", "m", "spited"))
     (tmp_path / "spiteful.py").write_text(SPITEFUL)
     with pytest.raises(PolicyRefusedError, match=r"generation 2 was retired: .*ZeroDivisionError"):
-        await bench.files.load("p", "spiteful.py")
+        if how == "load":
+            await bench.files.load("p", "spiteful.py")
+        else:
+            await bench.files.reload({"p": "spiteful.py"}, lambda: None)
     assert bench.running == (1, "routing/least_loaded")
