@@ -6,17 +6,18 @@ two events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.config import Config, PoolSection, WorkerSection
+from gateway.config_file import validated
 from gateway.config_values import Section
 
 _RESTART: Mapping[str, frozenset[str]] = {
     "server": frozenset({"host", "port", "reuse_port", "watch_config"}),
     "api_keys": frozenset({"file", "env"}),
-    "policy": frozenset({"seed", "state_dir", "stuck_seconds"}),
+    "policy": frozenset({"seed", "state_dir", "stuck_seconds", "history", "watch_files"}),
     "decisions": frozenset({"keep", "dir", "max_file_bytes"}),
     "pool": frozenset({"prior_output_tokens", "prior_tokens_per_byte"}),
 }
@@ -41,7 +42,7 @@ class Plan:
 
 
 def plan(old: Config, new: Config) -> Plan:
-    """``new`` is valid by itself; what runs is ``old``."""
+    """``new`` is valid by itself; what runs is ``old``. ConfigError: what of both would be in force is not valid."""
     changed: list[str] = []
     waits: list[str] = []
     tables: dict[str, Any] = {}
@@ -50,12 +51,14 @@ def plan(old: Config, new: Config) -> Plan:
         if name in _LIVE_TABLES:
             tables[name] = _merged(name, name, before, after, changed, waits)
         elif name == "pool":
-            tables[name] = _pools(before, after, changed, waits)
+            tables[name] = _pools(old, new, changed, waits)
         elif name == "worker":
-            tables[name] = _workers(old, after, changed, waits)
+            tables[name] = _workers(old, new, changed, waits)
         elif name != "base" and before != after:
             waits += _differing(name, before, after)
-    return Plan(old.model_copy(update=tables), tuple(sorted(changed)), tuple(sorted(waits)))
+    config = old.model_copy(update=tables)
+    validated(Config, config.model_dump(), "the configuration with what waits for a restart")
+    return Plan(config, tuple(sorted(changed)), tuple(sorted(waits)))
 
 
 def _merged(table: str, shown: str, before: Any, after: Any, changed: list[str], waits: list[str]) -> Any:
@@ -73,28 +76,39 @@ def _merged(table: str, shown: str, before: Any, after: Any, changed: list[str],
     return after.model_copy(update=kept)
 
 
-def _pools(
-    before: tuple[PoolSection, ...], after: tuple[PoolSection, ...], changed: list[str], waits: list[str]
-) -> tuple[PoolSection, ...]:
+def _pools(old: Config, new: Config, changed: list[str], waits: list[str]) -> tuple[PoolSection, ...]:
     """The pools that run; others come and go with the process."""
-    named = {pool.name: pool for pool in after}
-    waits += [f"pool.{name}" for name in {pool.name for pool in before} ^ named.keys()]
+    named = {pool.name: pool for pool in new.pool}
+    running = {pool.name for pool in old.pool}
+    waits += [f"pool.{name}" for name in running ^ named.keys()]
+    placed = {worker.worker_id for worker in new.workers if worker.pool in running}
     return tuple(
-        _merged("pool", f"pool.{pool.name}", pool, named[pool.name], changed, waits) if pool.name in named else pool
-        for pool in before
+        _merged("pool", f"pool.{pool.name}", pool, named[pool.name], changed, waits)
+        if pool.name in named
+        else _without(pool, placed)
+        for pool in old.pool
     )
 
 
-def _workers(
-    old: Config, after: tuple[WorkerSection, ...], changed: list[str], waits: list[str]
-) -> tuple[WorkerSection, ...]:
+def _without(pool: PoolSection, placed: Container[str]) -> PoolSection:
+    """``pool``, which only a restart removes, without the workers that the file has moved to others."""
+    kept = tuple(url for url in pool.workers if WorkerSection(url=url).worker_id not in placed)
+    return pool.model_copy(update={"workers": kept})
+
+
+def _workers(old: Config, new: Config, changed: list[str], waits: list[str]) -> tuple[WorkerSection, ...]:
     pools = {pool.name for pool in old.pool}
-    kept = tuple(worker for worker in after if worker.pool is None or worker.pool in pools)
-    waits += [f"worker.{worker.worker_id}" for worker in after if worker not in kept]
-    before = {worker.worker_id: worker for worker in old.worker}
+    kept = tuple(worker for worker in _listed(new) if worker.pool in pools)
+    waits += [f"worker.{worker.worker_id}" for worker in _listed(new) if worker.pool not in pools]
+    before = {worker.worker_id: worker for worker in _listed(old)}
     now = {worker.worker_id: worker for worker in kept}
     changed += [f"worker.{name}" for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
     return kept
+
+
+def _listed(config: Config) -> list[WorkerSection]:
+    """``[[worker]]``, each with its pool: without one, the file's only."""
+    return [worker.model_copy(update={"pool": worker.pool or config.pool[0].name}) for worker in config.worker]
 
 
 def _differing(name: str, before: Any, after: Any) -> list[str]:

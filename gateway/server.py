@@ -19,7 +19,7 @@ from prometheus_client.core import Metric
 
 from gateway.admin.app import ControlPlane, make_app
 from gateway.admin.view import PoolsView
-from gateway.api_keys import ApiKeys, load_keys
+from gateway.api_keys import load_keys
 from gateway.check import check_pools
 from gateway.config import Config, WorkerSection
 from gateway.core.commands import Cancel, Dispatch, PolicySetRetired, Reject, SetReplicas
@@ -232,7 +232,8 @@ class Gateway:
         """Reads the configuration again and puts in force what can be while it runs.
 
         Raises:
-            ConfigError, PolicyRefusedError: it cannot be used as it is; nothing has changed.
+            ConfigError, PolicyRefusedError: it cannot be used as it is; nothing has changed, unless it was a policy set
+                that its first calls retired: then all else is in force.
         """
         async with self._reloading:
             try:
@@ -252,22 +253,22 @@ class Gateway:
         planned = plan(self.config, new)
         config = planned.config
         check_pools(config)
-        keys = load_keys(self._api_keys, config.path)
+        load_keys(self._api_keys, config.path)  # can they be read? They are when it is put in force
         if self._tls is not None:
             self._tls.check()
         before = {pool.name: pool.policies for pool in self.config.pool}
         texts = {pool.name: "+".join(pool.policies) for pool in config.pool if pool.policies != before[pool.name]}
-        await self.policies.reload(texts, lambda: self._put_in_force(config, keys))
+        await self.policies.reload(texts, lambda: self._put_in_force(config))
         return planned
 
-    def _put_in_force(self, config: Config, keys: ApiKeys | None) -> None:
+    def _put_in_force(self, config: Config) -> None:
         """Nothing in it fails or waits."""
         if config.log != self.config.log:
             logs.configure(config.log.level, config.log.format)
         self.config = config
         self.runtime.submit(PoolsReconfigured(self.runtime.clock.time(), tuple(pool_configs(config))))
         self.data_plane.reconfigure(http_settings(config))
-        self.data_plane.api_keys = keys
+        self.reload_keys()
         self.reload_tls()
         self.membership.drain_seconds = config.timeouts.drain_seconds
         self.scraper.settings = config.scrape

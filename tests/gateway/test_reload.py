@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.api_keys import entry
 from gateway.config import Config
 from gateway.config_file import load_config
 from gateway.config_values import Section
 from gateway.errors import ConfigError
 from gateway.reload import plan
+from tests.gateway.test_policy_files import GOOD
 from tests.support.fake_vllm import FakeVllm, auto
 from tests.support.running_shell import Shell, running_shell
 
@@ -64,6 +67,37 @@ def test_pools_come_and_go_with_the_process() -> None:
     assert [(pool.name, pool.models) for pool in planned.config.pool] == [("a", ("x",)), ("b", ("b",))]
 
 
+def test_a_worker_goes_with_its_pool_to_the_one_that_runs() -> None:
+    """Each is in one pool; what a file with one pool leaves out is that pool's."""
+    old = made(
+        pool=[{"name": "a", "models": ["a"]}, {"name": "b", "models": ["b"], "workers": ["http://v:1", "http://u:1"]}]
+    )
+    new = made(pool=[{"name": "a", "models": ["a"], "workers": ["http://v:1"]}], worker=[{"url": "http://w:1"}])
+    planned = plan(old, new)
+    assert [(worker.worker_id, worker.pool) for worker in planned.config.workers] == [
+        ("v:1", "a"),
+        ("u:1", "b"),
+        ("w:1", "a"),
+    ]
+    assert planned.changed == ("pool.a.workers", "worker.w:1")
+    assert planned.needs_restart == ("pool.b",)
+    renamed = made(pool=[{"name": "c"}], worker=[{"url": "http://w:1"}])
+    assert plan(old, renamed).needs_restart == ("pool.a", "pool.b", "pool.c", "worker.w:1")
+
+
+def test_what_is_read_once_waits() -> None:
+    planned = plan(made(), made(policy={"history": 3, "watch_files": False}))
+    assert (planned.changed, planned.needs_restart) == ((), ("policy.history", "policy.watch_files"))
+    assert planned.config.policy == made().policy
+
+
+def test_what_both_come_to_is_checked() -> None:
+    """Here what waits was never valid: ``old`` was made around its checks."""
+    twice = made(mock={"count": 1}).model_copy(update={"pool": (made().pool[0],) * 2})
+    with pytest.raises(ConfigError, match=r"what waits for a restart: pool\.name 'default' is there twice"):
+        plan(twice, made())
+
+
 def test_every_table_is_reloaded_or_named() -> None:
     """None is silently left as it was."""
     for name, field in Config.model_fields.items():
@@ -72,10 +106,10 @@ def test_every_table_is_reloaded_or_named() -> None:
             continue
         for key in type(default).model_fields:
             value = getattr(default, key)
-            other = {bool: True, int: 1, float: 1}.get(type(value))
+            other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 or 1.0}.get(type(value))
             if other is None:
                 continue
-            changed = default.model_copy(update={key: not value if isinstance(value, bool) else value + 1})
+            changed = default.model_copy(update={key: other(value)})
             planned = plan(Config(), Config().model_copy(update={name: changed}))
             assert (*planned.changed, *planned.needs_restart) == (f"{name}.{key}",)
 
@@ -140,6 +174,24 @@ async def test_policies_are_swapped_with_the_rest_or_nothing_is() -> None:
         pool = shell.gateway.dispatcher.pools["default"]
         assert pool.policy_set.identities["routing"].name == "routing/random"
         assert (await load(shell, pool=[{"policies": ["random"]}], limits={"max_body_bytes": 5_000}))["changed"] == []
+
+
+async def test_a_reload_does_not_bring_revoked_keys_back(tmp_path: Path) -> None:
+    """They are revoked while it checks a policy."""
+    (tmp_path / "mine.py").write_text(GOOD)
+    file = tmp_path / "keys.toml"
+    file.write_text(entry("one", "key-one", "acme"))
+    async with FakeVllm(auto()) as worker:
+        tables = {"worker": [{"url": worker.url}], "api_keys": {"file": str(file)}}
+        async with running_shell(tables) as shell:
+            reloading = asyncio.ensure_future(load(shell, pool=[{"policies": [str(tmp_path / "mine.py")]}]))
+            await shell.until(lambda: shell.gateway.policies._lock.locked())
+            file.write_text(entry("two", "key-two", "acme"))
+            shell.gateway.reload_keys()
+            assert not reloading.done()
+            assert (await reloading)["changed"] == ["pool.default.policies"]
+            keys = shell.gateway.data_plane.api_keys
+            assert keys is not None and [key.name for key in keys.values()] == ["two"]
 
 
 async def test_a_file_that_cannot_be_used_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
