@@ -7,35 +7,26 @@ time or memory: run ``python -m policies.conformance POLICY…`` in a process th
 from __future__ import annotations
 
 import argparse
-import gc
 import hashlib
 import json
-import operator
 import os
 import random
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from policies import loader
-from policies.contract import Candidate, Pool, Request, Slot, Variant, Worker
+from policies.contract import Candidate, Pool, Request, Slot
 from policies.loader import LoadedPolicy, PolicyLoadError, PolicySpec
-from policies.situations import EngineRequest, EngineView, World, empty_pools, engine_views, situations
+from policies.situations import World, empty_pools, engine_views, situations
 from policies.static_rules import Violation, check_text
+from policies.watched import Watched
 
 __all__ = ["Violation", "check", "check_policy", "check_source"]
-
-_FIELDS: Mapping[type, tuple[str, ...]] = {
-    kind: tuple(f.name for f in fields(kind))
-    for kind in (Request, Worker, Candidate, Pool, Variant, EngineRequest, EngineView)
-}
-_READERS: Mapping[type, Callable[[Any], tuple[Any, ...]]] = {
-    kind: operator.attrgetter(*names) for kind, names in _FIELDS.items()
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +101,7 @@ class Trial:
         self._watch_arguments = watch_arguments
         self._digest = hashlib.sha256()
         self._keys: dict[str, list[Any]] = {}
+        self._holds = "routing" in self._slots and hasattr(type(self._policy), "may_go")
 
     def run(self) -> str:
         try:
@@ -130,6 +122,7 @@ class Trial:
     def _world(self) -> None:
         """Held requests are asked again, as the runner does; a short queue is enough to see that."""
         world, held = World(self._effort.seed), list[Request]()
+        stuck: tuple[str, set[str]] | None = None  # what was held last, among which workers
         for _ in range(self._effort.num_steps):
             for event in world.move_on():
                 self._observe(event)
@@ -137,9 +130,15 @@ class Trial:
                 held.append(world.arrive())
                 self._schedule(held[-1], world.situation(held[-1]).pool)
             situation = world.situation(held[0])
+            here = {candidate.worker.worker_id for candidate in situation.candidates}
+            stays = stuck == (held[0].request_id, here) and not self._may_go(held[0], situation.candidates)
             chosen = self._route(situation.request, situation.candidates, situation.pool)
             self._scale(situation.pool)
+            stuck = (held[0].request_id, here) if chosen is None else None
             if chosen is not None:
+                if stays:
+                    self._report("may_go", "was False of every worker for a held request that route then sent to one")
+                    raise _TrialEndedError
                 self._observe(world.dispatch(held.pop(0), chosen))
 
     def _pools(self) -> None:
@@ -159,11 +158,21 @@ class Trial:
         if "routing" not in self._slots:
             return candidates[0].worker.worker_id
         place = self._ask("route", (request, candidates, pool), lambda answer: _judge_route(answer, candidates))
-        return None if not isinstance(place, int) else candidates[place].worker.worker_id
+        if not isinstance(place, int):
+            self._may_go(request, candidates)
+            return None
+        return candidates[place].worker.worker_id
+
+    def _may_go(self, request: Request, candidates: list[Candidate]) -> bool:
+        """Whether the policy would be asked again about what it holds, had every worker given something back."""
+        if not self._holds:
+            return True
+        answers = [self._ask("may_go", (request, c.worker), _judge_bool) for c in candidates]
+        return any(answers)
 
     def _schedule(self, request: Request, pool: Pool) -> None:
         if "scheduling" in self._slots:
-            self._ask("admit", (request, pool), _judge_admit)
+            self._ask("admit", (request, pool), _judge_bool)
             self._ask("key", (request,), self._judge_key)
 
     def _scale(self, pool: Pool) -> None:
@@ -188,7 +197,7 @@ class Trial:
 
     def _ask(self, method: str, arguments: tuple[Any, ...], judge: Callable[[Any], object]) -> object:
         """Call, judge the answer, and look whether the arguments came through unchanged and were let go."""
-        watched = _Watched(arguments) if self._watch_arguments else None
+        watched = Watched(arguments) if self._watch_arguments else None
         outcome = self._answer(method, arguments, judge)
         for complaint in watched.complaints() if watched is not None else ():
             self._report(method, complaint)
@@ -221,57 +230,6 @@ class _WrongAnswerError(Exception):
     """The answer is not of the right kind."""
 
 
-@dataclass(slots=True)
-class _Watched:
-    """Whether a call left its arguments alone. Counting references finds every way of keeping one."""
-
-    arguments: tuple[Any, ...]
-    _objects: list[Any] = field(default_factory=list)
-    _before: list[Any] = field(default_factory=list)
-    _counts: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        _collect(self.arguments, self._objects, set())
-        self._before = [_state(thing) for thing in self._objects]
-        self._counts = self._count()
-
-    def complaints(self) -> Iterable[str]:
-        counts = self._count()
-        if counts != self._counts:
-            gc.collect()
-            counts = self._count()
-        for thing, before, count, counted in zip(self._objects, self._before, counts, self._counts, strict=True):
-            if count > counted:
-                yield f"keeps a {type(thing).__name__} it was given; copy the numbers and ids you need"
-            if _state(thing) != before:
-                yield f"changed a {type(thing).__name__} it was given"
-
-    def _count(self) -> list[int]:
-        return [sys.getrefcount(thing) for thing in self._objects]
-
-
-def _collect(value: Any, found: list[Any], seen: set[int]) -> None:
-    """The contract's objects, and the lists and mappings that hold them, each once."""
-    names = _FIELDS.get(type(value), ())
-    if id(value) in seen or not (names or isinstance(value, list | tuple | dict)):
-        return
-    seen.add(id(value))
-    if not isinstance(value, tuple):
-        found.append(value)
-    parts = _READERS[type(value)](value) if names else value.values() if isinstance(value, dict) else value
-    for part in parts:
-        if not isinstance(part, int | float | str | None):
-            _collect(part, found, seen)
-
-
-def _state(thing: Any) -> object:
-    if isinstance(thing, list):
-        return tuple(map(id, thing))
-    if isinstance(thing, dict):
-        return tuple((key, id(value)) for key, value in thing.items())
-    return _READERS[type(thing)](thing)
-
-
 def _judge_route(answer: Any, candidates: Sequence[Candidate]) -> int | None:
     if answer is None:
         return None
@@ -281,7 +239,7 @@ def _judge_route(answer: Any, candidates: Sequence[Candidate]) -> int | None:
     raise _WrongAnswerError(f"must return one of the candidates it was given, or None, not {_shown(answer)}")
 
 
-def _judge_admit(answer: Any) -> bool:
+def _judge_bool(answer: Any) -> bool:
     if not isinstance(answer, bool):
         raise _WrongAnswerError(f"must return True or False, not {_shown(answer)}")
     return answer

@@ -282,10 +282,11 @@ def _put_back(name: str, before: ModuleType | None) -> None:
 
 
 def _forget_oldest() -> None:
-    """A process that swaps for months does not keep every version: those loaded last are all that can still run."""
-    ours = [name for name in sys.modules if name.startswith(_MODULE_PREFIX)]
+    """A process that swaps for months does not keep every version by its name. What still runs does not need that:
+    it holds its own module's names. Other threads import meanwhile, so the table is copied first."""
+    ours = [name for name in list(sys.modules) if name.startswith(_MODULE_PREFIX)]
     for name in ours[:-MAX_MODULES]:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 def _expected(policy_hash: str, spec: PolicySpec, path: str) -> str:

@@ -247,10 +247,11 @@ def _replicas(answer: Any, known: tuple[str, ...]) -> dict[str, int] | None:
 
 def _one_line(error: BaseException) -> str:
     try:
-        text = str(error)
+        text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 its __str__ is the policy's as well
         text = "(no text)"
-    return f"{type(error).__name__}: {' '.join(text.split())}"[:300]
+    whole = f"{type(error).__name__}: {text}"[:300]
+    return whole.encode("utf-8", "replace").decode()  # half a surrogate pair would spoil every log and answer
 
 
 def _shown(answer: object) -> str:

@@ -208,6 +208,8 @@ class PoolState:
 
     def dispatch(self, request: RequestState, state: WorkerState, now: float, number: int) -> None:
         """It goes to the worker, as dispatch ``number``."""
+        if self.held is request:
+            self.held = self.held_among = None  # should it come back, what was given back before it went is not known
         request.charged = weighted_tokens(request.prompt_tokens, request.expected_tokens)
         request.tenant.charge(request.charged)
         cached = 0

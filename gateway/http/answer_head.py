@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from gateway.http.known_head import LENGTHS, MAX_DIGITS
+
 Framing = Literal["chunked", "length", "close", "none"]
 
 
@@ -51,7 +53,7 @@ class AnswerHead:
     def keep_lines(self, text: bytes, digits: bytes) -> None:
         """``digits``: what ``without_length`` found in the head; empty where that is no part of another one's."""
         self._before_length = text
-        for name in _LENGTHS if digits else ():
+        for name in LENGTHS if digits else ():
             if (at := text.find(name)) >= 0:
                 start = at + len(name)
                 self._before_length, self._after_length = text[:start], text[start + len(digits) :]
@@ -161,6 +163,8 @@ class Heads:
         """Head, digits of the length and body of ``data``, where it is one whole answer whose head tells the length and
         is known, so that the parser need not be asked."""
         end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return None
         key, digits = without_length(data[:end])
         known = self._known.get(key)
         if known is None or not known.skips_parser or not digits or len(data) - end - 4 != int(digits):
@@ -171,18 +175,16 @@ class Heads:
 def without_length(head: bytes) -> tuple[bytes, bytes]:
     """The head without the digits of its ``content-length``, and these; the head and nothing where that line is not
     written as usual, or has more than that."""
-    for name in _LENGTHS:
+    for name in LENGTHS:
         at = head.find(name)
         if at >= 0:
             start = at + len(name)
             end = head.find(b"\r", start)
             digits = head[start:end] if end >= 0 else head[start:]
-            if len(digits) <= _MAX_DIGITS and digits.isdigit():
+            if len(digits) <= MAX_DIGITS and digits.isdigit():
                 return head[:start] + head[start + len(digits) :], digits
     return head, b""
 
 
-_LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
-_MAX_DIGITS = 9
 _MAX_KNOWN = 64
 _MAX_KNOWN_BYTES = 2_048

@@ -122,10 +122,8 @@ class ClientConnection(asyncio.Protocol):
                 return
             self._active_at = self._plane.clock.now
             self._whole = data
-        else:
-            if self._in_body:
-                self._active_at = self._plane.clock.now
-            self._whole = b""
+        elif self._in_body:
+            self._active_at = self._plane.clock.now
         self._read_bytes = len(data)
         self._unaccounted += self._read_bytes
         try:
@@ -140,6 +138,8 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(not_http(error))
             return
+        finally:
+            self._whole = b""
         if self._incoming is not None and self._unaccounted > 2 * self._plane.settings.max_header_bytes:
             self._refuse(RefusedError(431, "The headers are too large."))
         elif self._waiting and len(self._waiting) >= self._plane.settings.max_pipelined_requests:
@@ -153,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange is None
             and not self._waiting
             and self._declined is None
-            and known.api_keys is plane.api_keys
+            and known.was_read_under(settings, plane.api_keys)
             and size <= settings.max_body_bytes
             and size + plane.num_buffered_body_bytes <= settings.max_buffered_body_bytes
             and not self.transport.is_closing()
@@ -274,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.transport.is_closing():
             self._plane.body_released(incoming)
         else:
-            self._known = known_head(self._whole, incoming, self._plane.api_keys)
+            self._known = known_head(self._whole, incoming, self._plane.settings, self._plane.api_keys)
             self._plane.handle(self, incoming)
 
     # --- requests

@@ -15,9 +15,11 @@ from gateway.openai_api import MODEL_PATHS
 
 if TYPE_CHECKING:
     from gateway.api_keys import ApiKeys
+    from gateway.http.settings import HttpSettings
 
-_LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
-_MAX_DIGITS = 9
+LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
+"""The line as it is usually written."""
+MAX_DIGITS = 9
 """Of a length: no 64-bit counter comes near its end."""
 MAX_KNOWN_BYTES = 4_096
 """Of a head that is kept."""
@@ -26,14 +28,25 @@ MAX_KNOWN_BYTES = 4_096
 class KnownHead:
     """Two pieces of bytes, before and after the length, and the request that was made of them, which is used again."""
 
-    __slots__ = ("_after", "_before", "api_keys", "incoming")
+    __slots__ = ("_after", "_api_keys", "_before", "_settings", "incoming")
 
-    def __init__(self, before: bytes, after: bytes, incoming: IncomingRequest, api_keys: ApiKeys | None) -> None:
+    def __init__(
+        self,
+        before: bytes,
+        after: bytes,
+        incoming: IncomingRequest,
+        settings: HttpSettings,
+        api_keys: ApiKeys | None,
+    ) -> None:
         self._before = before
         self._after = after
         self.incoming = incoming
-        self.api_keys = api_keys
-        """By which the request was allowed."""
+        self._settings = settings
+        self._api_keys = api_keys
+
+    def was_read_under(self, settings: HttpSettings, api_keys: ApiKeys | None) -> bool:
+        """Whether the limits and keys by which the request was allowed are those of now."""
+        return self._settings is settings and self._api_keys is api_keys
 
     def body_start(self, data: bytes) -> int:
         """Where the body begins in ``data``, which is one whole request with this head and a body; 0 if it is not."""
@@ -41,14 +54,16 @@ class KnownHead:
         if not data.startswith(before):
             return 0
         at = len(before)
-        end = data.find(b"\r", at, at + _MAX_DIGITS + 1)
+        end = data.find(b"\r", at, at + MAX_DIGITS + 1)
         if not data[at:end].isdigit() or not data.startswith(self._after, end):
             return 0
         start = end + len(self._after)
         return start if len(data) - start == int(data[at:end]) else 0
 
 
-def known_head(data: bytes, incoming: IncomingRequest, api_keys: ApiKeys | None) -> KnownHead | None:
+def known_head(
+    data: bytes, incoming: IncomingRequest, settings: HttpSettings, api_keys: ApiKeys | None
+) -> KnownHead | None:
     """Of ``data``, one whole read of which the parser made ``incoming``; None where its head is not to be kept.
 
     Only what the parser read from the first byte to the last counts, only requests to models, and nothing by which
@@ -67,10 +82,10 @@ def known_head(data: bytes, incoming: IncomingRequest, api_keys: ApiKeys | None)
     head_bytes = len(data) - len(incoming.body)
     if head_bytes > MAX_KNOWN_BYTES or not data.startswith(b"POST ") or data.find(b"\r\n\r\n") + 4 != head_bytes:
         return None
-    for name in _LENGTHS:
+    for name in LENGTHS:
         at = data.find(name, 0, head_bytes) + len(name)
         if at >= len(name):
             end = data.find(b"\r", at)
-            known = KnownHead(data[:at], data[end:head_bytes], incoming, api_keys)
+            known = KnownHead(data[:at], data[end:head_bytes], incoming, settings, api_keys)
             return known if known.body_start(data) == head_bytes else None
     return None

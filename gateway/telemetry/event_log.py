@@ -95,11 +95,16 @@ class EventLog:
             self.file.write(orjson.dumps(encode_checkpoint(dispatcher)))
 
     def _hand_over(self) -> None:
+        pending, self._pending = self._pending, []
         write = self.file.write
-        for number, event, commands, reads, verdicts in self._pending:
+        for number, event, commands, reads, verdicts in pending:
             self._last_number = number
-            write(orjson.dumps(encode(number, event, commands, reads, verdicts)))
-        self._pending.clear()
+            try:
+                line = orjson.dumps(encode(number, event, commands, reads, verdicts))
+            except TypeError as error:  # orjson's own: a number beyond 64 bits, half a surrogate pair
+                log.error("event cannot be logged", extra={"number": number, "error": str(error)})
+                line = orjson.dumps(encode_gap(number, 1))
+            write(line)
 
     def close(self) -> None:
         self._hand_over()
@@ -140,9 +145,18 @@ def open_event_log(
 
 
 def default_folder(name: str) -> Path:
-    """Where programs keep what should survive a restart: as systemd says, as the XDG specification says."""
+    """Where programs keep what should survive a restart: as systemd says, as the XDG specification says.
+
+    Raises:
+        StartError: neither says where, and the user has no home.
+    """
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_STATE_HOME", "")
-    root = Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()
+    try:
+        root = Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()
+    except RuntimeError:
+        raise StartError(
+            "there is no home directory for the event log; set STATE_DIRECTORY or --event-log DIR"
+        ) from None
     return root / "ranvier" / "events" / name
 
 

@@ -55,9 +55,9 @@ class Sight:
     stalled: bool = False
     """Its engine stands still, whatever its ``/health`` says."""
     began_at: float | None = None
-    """When its process began, as far as it says."""
+    """When its youngest process began, as far as it says: several may answer behind one URL, by turns."""
     num_starts: int = 0
-    """Times it was seen to have begun anew: its counters went back, or its process is another one."""
+    """Times it was seen to have begun anew: its process is younger, or its counters went back if it tells no start."""
     progress: tuple[float | None, int] = (None, 0)
     moved_at: float = 0.0
     """Since when ``progress`` is what it is, or no request runs."""
@@ -165,14 +165,18 @@ class Scraper:
 
     @staticmethod
     def _starts(sight: Sight, page: bytes) -> int:
-        """Before ``_feel_pulse``, which remembers the counters."""
+        """Before ``_feel_pulse``, which remembers the counters. They count where a page tells no start: of several that
+        answer by turns they go back at every other look."""
         steps, began_at = engine_progress(page), process_began_at(page)
         before, began_before = sight.progress[0], sight.began_at
-        went_back = steps is not None and before is not None and steps < before
-        if went_back or (began_before is not None and began_at is not None and began_at != began_before):
+        if began_at is not None:
+            anew = began_before is not None and began_at > began_before
+        else:
+            anew = steps is not None and before is not None and steps < before
+        if anew:
             sight.num_starts += 1
             log.warning("worker began anew", extra={"worker": sight.worker.worker_id, "starts": sight.num_starts})
-        sight.began_at = began_at if began_at is not None else began_before
+        sight.began_at = max((at for at in (began_at, began_before) if at is not None), default=None)
         return sight.num_starts
 
     def _feel_pulse(self, sight: Sight, page: bytes, num_running: int | None, now: float) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from gateway.core.events import WorkerMetrics
 
 _MAX_DIGITS = 15
+_MAX_TOKENS = 10**15
+"""Of a cache: what is beyond is no size."""
 
 
 def parse_vllm_metrics(page: bytes) -> WorkerMetrics:
@@ -61,7 +63,7 @@ def _cache_config(page: bytes) -> tuple[int | None, int | None]:
     total, size = 0, None
     for line in _samples(page, b"vllm:cache_config_info"):
         blocks, block_size = _label(line, b"num_gpu_blocks"), _label(line, b"block_size")
-        if blocks and block_size:
+        if blocks and block_size and total + blocks * block_size < _MAX_TOKENS:
             total, size = total + blocks * block_size, block_size
     return total or None, size
 

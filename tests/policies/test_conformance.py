@@ -37,6 +37,17 @@ class P:
 def create(rng):
     return P(rng)
 """
+HOLD = """
+class P:
+    def route(self, request, candidates, pool):
+        return next((c for c in candidates if c.worker.num_inflight_requests < 2), None)
+
+    def may_go(self, request, worker):
+        {body}
+
+def create(rng):
+    return P()
+"""
 SCHEDULE = """
 class P:
     def admit(self, request, pool):
@@ -139,6 +150,10 @@ VIOLATORS = {
         "KEPT = {}\n" + SCALE.format(body="KEPT.update(pool.variants); return {}"),
         "keeps a Variant it was given",
     ),
+    "may_go without an answer": (HOLD.format(body="pass"), "must return True or False, not None"),
+    "may_go that raises": (HOLD.format(body="return worker.num_inflight_requests // 0"), "raised ZeroDivisionError"),
+    "may_go that is wrong": (HOLD.format(body="return False"), "was False of every worker for a held request"),
+    "may_go that keeps a worker": (HOLD.format(body="self.kept = worker; return True"), "keeps a Worker it was given"),
     "admits with a number": (schedule(admit="return 1"), "must return True or False, not 1"),
     "admits with nothing": (schedule(admit="pass"), "must return True or False, not None"),
     "key of NaN": (schedule(key="return float('nan')"), "a key must be a number or a tuple, without NaN"),
@@ -166,6 +181,12 @@ VIOLATORS = {
     "forgets that it may not have seen": (OBSERVE.format(body="self.known[event.request_id]"), "raised KeyError"),
     "goes on after a swap": (OBSERVE.format(body="del self.known[event.tenant]"), "raised"),
 }
+
+
+def test_a_may_go_that_keeps_its_word_conforms(tmp_path):
+    path = tmp_path / "good.py"
+    path.write_text(HOLD.format(body="return worker.num_inflight_requests < 2"))
+    assert check_policy(PolicySpec(str(path)), QUICK) == []
 
 
 @pytest.mark.parametrize(("text", "says"), VIOLATORS.values(), ids=VIOLATORS)

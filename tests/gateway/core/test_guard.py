@@ -267,3 +267,11 @@ class TestReplicas:
     def test_the_answer_is_copied_in_a_known_order(self):
         made = guard(autoscaling=Calls(desired_replicas=lambda pool: {"b": 2, "a": 1}))
         assert list(made.desired_replicas(POOL, ("a", "b", "c")).items()) == [("a", 1), ("b", 2)]
+
+
+def test_half_a_surrogate_pair_in_a_text_does_not_get_on(candidates):
+    made = guard(failures=1, routing=raising(ValueError("\ud800 x")))
+    made.route(REQUEST, candidates, POOL)
+    assert made.last_failure == "routing: exception: ValueError: ? x"
+    assert made.tripped is not None
+    assert made.tripped.endswith("ValueError: ? x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from gateway.core.events import (
 )
 from gateway.core.policy_set import PolicySet
 from tests.support.contended_scenario import contended_scenario
-from tests.support.core_policies import arrived, completed, dispatcher, joined, play, sized
+from tests.support.core_policies import arrived, completed, dispatcher, failed, joined, play, sized
 
 
 class OneEach:
@@ -116,6 +117,54 @@ def test_a_new_set_is_asked_about_what_the_old_one_held():
     d.handle(PolicySetReplaced(3, "p", PolicySet(2, new)))
     assert new.num_routes == 1
     assert d.handle(completed(4, "r1")) == [Dispatch("r3", "a")]
+
+
+class OnePrefillEach:
+    """A prefill to each worker at a time; those of the session ``a`` go to worker a whatever it does."""
+
+    def route(self, request, candidates, pool):
+        return next((c for c in candidates if self.may_go(request, c.worker)), None)
+
+    def may_go(self, request, worker):
+        return request.session_id == worker.worker_id or not worker.num_inflight_prefill_tokens
+
+
+def test_one_that_comes_back_is_not_judged_by_what_was_given_back_while_it_was_away():
+    d = dispatcher("a", "b", routing=OnePrefillEach())
+    play(d, arrived(1, "r1"), FirstTokenSeen(2, "r1"), completed(3, "r1"))  # the usual time is a second
+    play(d, arrived(4, "r2", stream=False), arrived(4, "r3", stream=False), arrived(4, "held"))
+    assert play(d, Ticked(5.5), arrived(6, "r4", session_id="a")) == [[Dispatch("held", "a")], [Dispatch("r4", "a")]]
+    assert d.handle(failed(7, "held")) == [Dispatch("held", "b")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_and_without_decide_the_same_when_attempts_fail(seed):
+    one, other = (dispatcher("a", "b", "c", routing=p, retry_floor=10**6) for p in _with_and_without())
+    rng, sent = random.Random(seed), dict[str, bool]()
+    num_failed = 0
+    for number in range(400):
+        now, event = number / 4, None
+        what = rng.choice(("arrive", "arrive", "token", "fail", "complete", "tick"))
+        if what == "arrive":
+            session = rng.choice(("a", "b", None, None))
+            event = arrived(now, f"r{number}", session_id=session, stream=rng.random() < 0.3)
+        elif what != "tick" and sent:
+            request_id = rng.choice(list(sent))
+            if what == "token":
+                event = None if sent[request_id] else FirstTokenSeen(now, request_id)
+                sent[request_id] = True
+            elif not (what == "fail" and sent[request_id]):
+                num_failed += what == "fail"
+                del sent[request_id]
+                event = failed(now, request_id) if what == "fail" else completed(now, request_id)
+        commands = one.handle(event or Ticked(now))
+        assert commands == other.handle(event or Ticked(now)), number
+        sent.update((c.request_id, False) for c in commands if isinstance(c, Dispatch))
+    assert num_failed > 20
+
+
+def _with_and_without():
+    return OnePrefillEach(), Asked(OnePrefillEach())
 
 
 class Asked:

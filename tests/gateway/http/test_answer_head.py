@@ -92,6 +92,16 @@ def test_anything_but_a_whole_answer_goes_to_the_parser(data):
     assert known(HEAD).of_whole(data) is None
 
 
+@pytest.mark.parametrize("cut", range(len(HEAD) + 9))
+def test_a_cut_answer_is_never_taken_whatever_its_length_says(cut):
+    """With every length that what is left of it could have."""
+    for size in range(cut + 1):
+        data = HEAD.replace(b": 5", b": %d" % size) + b"\r\n\r\n" + b"abcde"
+        taken = known(HEAD, HEAD[:-1]).of_whole(data[:cut])
+        parsed = Parsed(data[:cut])
+        assert taken is None or (parsed.num_complete, parsed.body) == (1, taken[2])
+
+
 class Parsed:
     def __init__(self, data):
         self.body, self.num_complete = b"", 0

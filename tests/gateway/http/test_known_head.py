@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 
 import httptools
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.http.client_connection import ClientConnection
 from gateway.http.head_checks import check_head
 from gateway.http.incoming import NOTES, IncomingRequest
 from gateway.http.known_head import MAX_KNOWN_BYTES, KnownHead, known_head
 from gateway.http.settings import HttpSettings
 from tests.support.fake_vllm import FakeVllm
-from tests.support.running_plane import running_plane
+from tests.support.running_plane import running_plane, with_settings
 
 BODY = b'{"model": "m", "messages": []}'
 
@@ -76,7 +78,7 @@ class Parsed:
 def known_of(data):
     parsed = Parsed(data)
     assert parsed.num_complete == 1
-    return known_head(data, parsed.incoming, None)
+    return known_head(data, parsed.incoming, HttpSettings(), None)
 
 
 def test_the_same_head_with_a_body_of_another_length_is_known():
@@ -148,6 +150,30 @@ async def test_a_connection_reads_the_same_whether_it_knows_the_head_or_not() ->
     assert [r.headers.get("x-second") for r in rest] == [None, None, None, "1"] * 2
     assert [r.headers.get("x-other") for r in rest] == [None, None, "1", None] * 2
     assert all("x-first" not in r.headers and r.headers["content-length"] == str(len(r.body)) for r in rest)
+
+
+async def test_other_settings_reach_a_connection_whose_head_is_known() -> None:
+    asked = request(body=b'{"model": "tiny", "messages": []}')
+    async with FakeVllm() as worker, running_plane([worker]) as plane, plane.client() as client:
+        for _ in range(2):
+            assert (await client.ask(asked)).status == 200
+        plane.data_plane.reconfigure(with_settings(forwarded="append"))
+        for _ in range(2):
+            assert (await client.ask(asked)).status == 200
+        plane.data_plane.reconfigure(with_settings(max_headers=0))
+        assert (await client.ask(asked)).status == 431
+    assert [r.headers.get("x-forwarded-for") for r in worker.requests] == [None, None, "127.0.0.1", "127.0.0.1"]
+
+
+async def test_an_idle_connection_keeps_nothing_of_what_it_read() -> None:
+    """Neither after a whole request, nor after one that the parser refuses."""
+    body = b'{"model": "tiny", "messages": ["%s"]}' % (b"x" * 10_000)
+    async with FakeVllm() as worker, running_plane([worker]) as plane, plane.client() as client:
+        assert (await client.ask(request(body=body))).status == 200
+        (connection,) = [c for c in gc.get_objects() if type(c) is ClientConnection and not c.transport.is_closing()]
+        assert connection._whole == b""
+        assert (await client.ask(b"no HTTP at all\r\n\r\n")).status == 400
+        assert connection._whole == b""
 
 
 mutations = st.lists(

@@ -100,6 +100,28 @@ def test_a_marked_gap_ends_the_replay(tmp_path: Path) -> None:
         replay_log(path)
 
 
+@pytest.mark.parametrize(
+    "unlogged", [RequestArrived(1.0, "\ud800", "m"), RequestArrived(1.0, "r", "m", priority=2**64)]
+)
+def test_an_event_that_is_no_json_is_a_gap_and_the_log_goes_on(tmp_path: Path, unlogged: Event) -> None:
+    pools = [PoolConfig("p")]
+    dispatcher = Dispatcher(pools)
+    log = EventLog(dispatcher, pools, SEED, tmp_path, EventLogSection())
+    for event in (Ticked(0.0), WorkerJoined(0.5, "a", "p"), unlogged, Ticked(2.0), Ticked(3.0)):
+        log.event_handled(event, {}, dispatcher.handle(event))
+    log.close()
+    lines = [orjson.loads(line) for line in log.file.path.read_bytes().splitlines()[1:]]
+    assert [line[:2] for line in lines] == [
+        [1, "Ticked"],
+        [2, "WorkerJoined"],
+        [3, "gap"],
+        [4, "Ticked"],
+        [5, "Ticked"],
+    ]
+    with pytest.raises(ReplayError, match="beyond event 2: 1 records up to number 3 were not kept"):
+        replay_log(log.file.path)
+
+
 def test_a_line_that_was_cut_by_a_kill_is_no_fault(tmp_path: Path) -> None:
     path = run(tmp_path)
     assert not replay_log(path).cut

@@ -178,11 +178,10 @@ async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "later",
     [
-        b"vllm:generation_tokens_total 3\nprocess_start_time_seconds 100\n",
         b"vllm:generation_tokens_total 900\nprocess_start_time_seconds 200\n",
         b"vllm:generation_tokens_total 3\n",
     ],
-    ids=["counters went back", "another process", "no start time"],
+    ids=["another process", "no start time"],
 )
 async def test_a_worker_that_began_anew_is_told(later: bytes) -> None:
     async with FakeVllm() as worker:
@@ -194,6 +193,20 @@ async def test_a_worker_that_began_anew_is_told(later: bytes) -> None:
             await seen.until(lambda: scrapes(seen)[-1].values.num_starts == 1)
             number = len(scrapes(seen))
             await seen.until(lambda: len(scrapes(seen)) >= number + 3)
+            assert scrapes(seen)[-1].values.num_starts == 1
+
+
+async def test_processes_that_answer_by_turns_behind_one_url_begin_once() -> None:
+    pages = [
+        b"vllm:generation_tokens_total %d\nprocess_start_time_seconds %d\n" % page for page in ((700, 100), (3, 200))
+    ]
+    async with FakeVllm() as worker:
+        worker.routes["/metrics"] = answer(pages[0])
+        async with watching(worker.url) as (seen, _):
+            for turn in range(1, 9):
+                number = len(scrapes(seen))
+                await seen.until(lambda number=number: len(scrapes(seen)) >= number + 2)
+                worker.routes["/metrics"] = answer(pages[turn % 2])
             assert scrapes(seen)[-1].values.num_starts == 1
 
 

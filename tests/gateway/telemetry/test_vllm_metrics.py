@@ -47,3 +47,9 @@ def test_an_engines_progress_moves_with_steps_and_tokens() -> None:
     page = ONE + b'vllm:generation_tokens_total{engine="0"} 7.0\nvllm:iteration_tokens_total_count{engine="0"} 3.0\n'
     assert engine_progress(page) == 10.0
     assert engine_progress(ONE) is None
+
+
+def test_a_cache_of_an_impossible_size_is_not_believed() -> None:
+    line = b'vllm:cache_config_info{block_size="%d",num_gpu_blocks="%d"} 1.0\n'
+    assert parse_vllm_metrics(line % (10**14, 10**14)).kv_capacity_tokens is None
+    assert parse_vllm_metrics(line % (10**14, 10**14) + line % (16, 100)).kv_capacity_tokens == 1600
