@@ -40,7 +40,12 @@ class Inherited:
 
     @staticmethod
     def parse(text: str) -> Inherited:
-        return Inherited(**json.loads(text))
+        """Processes that this one starts, such as mock workers, do not get the descriptors in their turn: a port stays
+        open while anyone holds it, and its connections wait for an answer that never comes."""
+        inherited = Inherited(**json.loads(text))
+        for descriptor in (inherited.data_fd, inherited.admin_fd, inherited.beat_fd):
+            os.set_inheritable(descriptor, False)
+        return inherited
 
     @property
     def state(self) -> Path:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,8 +131,24 @@ def test_one_that_stands_still_is_killed_and_its_policies_are_not_loaded_again(g
     assert pool["current"]["slots"]["routing"]["policy"] == "routing/least_loaded"
 
 
+def is_refused(url: str) -> bool:
+    address = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((str(address.hostname), int(address.port or 0)), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_sigterm_drains_and_ends_both(gateway: RunningGateway) -> None:
-    gateway.process.send_signal(signal.SIGTERM)
+    body = json.dumps({"model": "mock", "prompt": "x", "max_tokens": 1500, "stream": True}).encode()
+    headers = {"content-type": "application/json", "x-ranvier-output-tokens": "1500"}
+    with urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/v1/completions", body, headers)) as answer:
+        answer.readline()
+        gateway.process.send_signal(signal.SIGTERM)
+        while not is_refused(gateway.url):
+            assert b"[DONE]" not in answer.readline()
+        assert b"data: [DONE]" in answer.read()
     assert gateway.process.wait(60) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pids(gateway)[-1], 0)
@@ -155,8 +173,6 @@ def test_a_process_that_never_served_is_not_started_again(
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "gateway.cli", "serve", "--supervise", "--host", "127.0.0.1"]
