@@ -140,6 +140,11 @@ class Pool:
     num_starting_replicas: int = 0
     arrival_rate: float = 0.0
     """Requests per second, exponentially weighted over about a minute; 0.0 before the second arrival."""
+    num_arrived_requests: int = 0
+    """Requests that ever arrived here, held or not; never falls. Two readings give the rate between them at once,
+    where ``arrival_rate`` follows within a minute."""
+    num_arrived_prompt_tokens: int = 0
+    """Their prompt tokens."""
     oldest_queued_arrival: float = 0.0
     """``arrival_time`` of the longest-held request; ``now`` when none is held."""
     mean_prompt_tokens: float = 0.0

@@ -307,6 +307,8 @@ def _pool(rng: random.Random, now: float, workers: list[Worker]) -> Pool:
         num_inflight_requests=sum(worker.num_inflight_requests for worker in workers),
         num_starting_replicas=sum(variant.num_starting for variant in variants.values()),
         arrival_rate=rng.choice([0.0, rng.uniform(0, 100)]),
+        num_arrived_requests=int(20 * now),
+        num_arrived_prompt_tokens=int(6000 * now),
         oldest_queued_arrival=now - (rng.expovariate(0.1) if queued else 0.0),
         mean_prompt_tokens=rng.choice([0.0, rng.uniform(1, 5000)]),
         mean_output_tokens=rng.choice([0.0, rng.uniform(1, 1000)]),

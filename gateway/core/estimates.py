@@ -127,6 +127,8 @@ class Estimates:
         """By model and tenant, and by model alone (tenant None)."""
         self._prior_output_tokens = prior_output_tokens
         self.arrivals = ArrivalRate()
+        self.num_arrived_requests = 0
+        self.num_arrived_prompt_tokens = 0
         self.prompt_tokens = RunningMean(_OUTPUT_HORIZON)
         self.output_tokens = RunningMean(_OUTPUT_HORIZON)
         self.latency = Latency()
@@ -149,6 +151,13 @@ class Estimates:
         mean = outputs.get((model, tenant)) or outputs.get((model, None))
         expected = self._prior_output_tokens if mean is None else mean.value
         return expected if max_tokens is None or expected < max_tokens else float(max_tokens)
+
+    def arrived(self, now: float, num_prompt_tokens: int) -> None:
+        """A request came, of so many prompt tokens."""
+        self.arrivals.add(now)
+        self.prompt_tokens.add(num_prompt_tokens)
+        self.num_arrived_requests += 1
+        self.num_arrived_prompt_tokens += num_prompt_tokens
 
     def prompt_counted(self, model: str, num_bytes: int, num_tokens: int) -> None:
         """A worker told how many tokens a prompt of ``num_bytes`` had."""
@@ -183,5 +192,5 @@ class Estimates:
             [(model, ratio.num_bytes, ratio.num_tokens) for model, ratio in self._ratios.items()],
             [(*key, mean.count, mean.value) for key, mean in self._outputs.items()],
             (self.prompt_tokens.value, self.output_tokens.value, self.latency.ttft.value, self.latency.tpot.value),
-            (self.arrivals._num, self.arrivals._weight),
+            (self.arrivals._num, self.arrivals._weight, self.num_arrived_requests, self.num_arrived_prompt_tokens),
         ]

@@ -35,7 +35,13 @@ class Needs:
         self.latency = needs("ttft_ewma", "tpot_ewma")
         self.cached = needs("num_cached_tokens")
         self.scraped = needs("kv_cache_usage", "num_requests_running", "num_requests_waiting", "metrics_age")
-        self.rate = needs("arrival_rate", "mean_prompt_tokens", "mean_output_tokens")
+        self.rate = needs(
+            "arrival_rate",
+            "mean_prompt_tokens",
+            "mean_output_tokens",
+            "num_arrived_requests",
+            "num_arrived_prompt_tokens",
+        )
         self.oldest = needs("oldest_queued_arrival")
         self.queue = self.oldest or needs("num_queued_requests", "num_queued_prompt_tokens")
         self.anything = self.output or self.prefill or self.age or self.latency or self.rate

@@ -202,8 +202,7 @@ class PoolState:
         )
         request = RequestState(view, event, self, self.fair_share.tenant(event.tenant), seq)
         self.retry_budget.request_arrived()
-        estimates.arrivals.add(now)
-        estimates.prompt_tokens.add(request.prompt_tokens)
+        estimates.arrived(now, request.prompt_tokens)
         return request
 
     def dispatch(self, request: RequestState, state: WorkerState, now: float, number: int) -> None:
@@ -328,6 +327,8 @@ class PoolState:
             view.arrival_rate = self.estimates.arrivals.value(now)
             view.mean_prompt_tokens = self.estimates.prompt_tokens.value
             view.mean_output_tokens = self.estimates.mean_output_tokens
+            view.num_arrived_requests = self.estimates.num_arrived_requests
+            view.num_arrived_prompt_tokens = self.estimates.num_arrived_prompt_tokens
 
     def _refresh_output(self, output_tokens: OutputTokens, read: dict[str, int]) -> None:
         """Of the workers whose counts have moved since they were last published."""

@@ -32,6 +32,19 @@ def test_time_rate_and_means():
     assert seen[1] == (2, pytest.approx(1.0, rel=0.05), 20.0, 8.0)
 
 
+def test_arrivals_are_counted_for_good():
+    d, seen = shown("num_arrived_requests", "num_arrived_prompt_tokens")
+    play(d, arrived(1, "r1", tokens=10), completed(1.5, "r1"), arrived(2, "held", tokens=30))
+    assert seen == [(1, 10), (2, 40)]
+
+
+@pytest.mark.parametrize("field", ["num_arrived_requests", "num_arrived_prompt_tokens"])
+def test_arrivals_are_counted_for_a_set_that_reads_nothing_else(field):
+    d, seen = shown(field, reads=frozenset({field}))
+    play(d, arrived(1, "r1", tokens=1))
+    assert seen == [(1,)]
+
+
 def test_the_oldest_held():
     d, seen = shown("oldest_queued_arrival")
     play(d, arrived(1, "r1"), arrived(2, "held1"), arrived(3, "held2"), Ticked(4))
