@@ -39,6 +39,7 @@ COVERED_BY = {
     "gateway/policy_loading.py": "tests/gateway/test_policy_files.py",
     "gateway/replicas/leash.py": "tests/gateway/replicas/test_process.py",
     "gateway/replicas/mock_workers.py": "tests/e2e/test_swaps_under_load.py",
+    "gateway/vllm_scheduler.py": "tests/twin/test_twin.py",
     "gateway/telemetry/sinks.py": "tests/gateway/telemetry/test_metrics.py",
     "gateway/telemetry/tallies.py": "tests/gateway/telemetry/test_metrics.py",
     "designer/cheats.py": "tests/designer/test_audit.py",

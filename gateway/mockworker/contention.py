@@ -52,6 +52,9 @@ class Contention(Batch):
         size, left = self._block_size, self._most_tokens
         shares: dict[LiveRequest, int] = {}
         order, index = list(self._running), 0
+        if self._policy is not None:
+            order.sort(key=lambda r: r.state == PREFILLING)
+            left = prefill_left = min(left, self._num_decoding + prefill_left)
         while index < len(order) and left:
             request = order[index]
             index += 1
@@ -64,10 +67,6 @@ class Contention(Batch):
                 continue
             blocks = -(-(computed + share) // size) - -(-computed // size)
             while blocks > self._cache.num_free and request.state != WAITING:
-                if self._policy is not None and self._release_ended():
-                    order = list(self._running)
-                    index = order.index(request) + 1
-                    continue
                 victim = self._victim(order)
                 given = shares.pop(victim, 0)
                 left += given
@@ -101,8 +100,10 @@ class Contention(Batch):
     def _victim(self, order: list[LiveRequest]) -> LiveRequest:
         policy = self._policy
         if policy is not None:
-            others = order[:0:-1] or order
-            return max(others, key=lambda r: policy.victim_key(self._view(r)))
+            alive = [r for r in order if r.state != ENDED]
+            if len(alive) < len(order):
+                return next(r for r in reversed(order) if r.state == ENDED)
+            return max(alive[:0:-1] or alive, key=lambda r: policy.victim_key(self._view(r)))
         if self._fcfs:
             return order[-1]
         # vLLM compares no further than arrival; two that arrived at once would then preempt each other for ever.

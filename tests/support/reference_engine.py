@@ -112,6 +112,7 @@ class _Request:
         "num_known",
         "num_preemptions",
         "num_tokens",
+        "order",
         "preempted_at",
         "preempted_ps",
         "prefill_preempted_ps",
@@ -141,6 +142,8 @@ class _Request:
         self.num_known = self.prompt
         """Tokens of which the scheduler knows the value: with async scheduling not the last step's."""
         self.cancelled = False
+        self.order = 0
+        """How many were admitted before its last admission, and it."""
         self.first_scheduled = -1
         self.first_token = -1
         self.num_cached = 0
@@ -284,6 +287,7 @@ class ReferenceEngine:
         self._pending: deque[_Request] = deque()
         self._waiting: list[tuple[Any, _Request]] = []
         self._front = 0
+        self._num_admitted = 0
         self._running: list[_Request] = []
         self._ended: list[_Request] = []
         """Async scheduling: requests that ended and still hold their seat and blocks."""
@@ -512,7 +516,12 @@ class ReferenceEngine:
         alone = len(self._running) + len(self._waiting) <= 1
         tokens = self.config.max_num_batched_tokens
         threshold = tokens if alone else self.config.long_prefill_token_threshold or tokens
-        step = _Step(start, tokens, self._ask_prefill_budget(), threshold)
+        prefill_tokens = self._ask_prefill_budget()
+        if self._policy is not None:
+            self._running.sort(key=lambda r: (r.is_prefill, r.order))
+            decoding = sum(not r.is_prefill for r in self._running if r not in self._ended)
+            tokens = prefill_tokens = min(tokens, decoding + prefill_tokens)
+        step = _Step(start, tokens, prefill_tokens, threshold)
         self._schedule_running(step)
         if not step.num_preempted:
             self._schedule_waiting(step)
@@ -548,15 +557,16 @@ class ReferenceEngine:
         """Preempt until ``request`` has its blocks, or is itself preempted."""
         needed = self._num_blocks(request.computed + count) - len(request.blocks)
         while needed > self._pool.num_free and request in self._running:
-            if self._policy is None or not self._release_ended():
-                victim = self._victim()
-                step.withdraw(victim)
-                step.num_preempted += 1
-                self._preempt(victim, step.start)
+            victim = self._victim()
+            step.withdraw(victim)
+            step.num_preempted += 1
+            self._preempt(victim, step.start)
 
     def _victim(self) -> _Request:
         policy = self._policy
         if policy is not None:
+            if self._ended:
+                return max(self._ended, key=self._running.index)
             others = self._running[:0:-1] or self._running
             return max(others, key=lambda r: policy.victim_key(r.view()))
         if self.config.scheduling_policy == "priority":
@@ -607,6 +617,7 @@ class ReferenceEngine:
             self.num_prefix_queries += request.num_tokens
             self.num_prefix_hits += request.computed
         request.admit(hit, start)
+        self._num_admitted = request.order = self._num_admitted + 1
         self._running.append(request)
         self._membership_changed = True
 

@@ -22,6 +22,7 @@ from tests.support.processes import free_port, stop, wait_until_answers
 QUEUE_LIMIT = 4
 OPTIONS = f"--max-num-queued-reqs {QUEUE_LIMIT} --shutdown-timeout 30"
 START_SECONDS = 300.0
+ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass
@@ -56,14 +57,14 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def vllm_servers(folder: Path, number: int = 2) -> Iterator[list[VllmServer]]:
-    """``number`` servers, ready; those started here are gone when the block ends."""
+def vllm_servers(folder: Path, number: int = 2, options: str = OPTIONS) -> Iterator[list[VllmServer]]:
+    """``number`` servers, ready; those started here have ``options`` and are gone when the block ends."""
     command = os.environ.get("RANVIER_VLLM_SERVE")
     if not command:
         urls = os.environ["RANVIER_VLLM_URL"].split(",")
         yield [VllmServer(url.strip().rstrip("/")) for url in urls if url.strip()]
         return
-    servers = [_start(command, free_port(), folder) for _ in range(number)]
+    servers = [_start(command, free_port(), folder, options) for _ in range(number)]
     try:
         for server in servers:
             assert server.process is not None
@@ -76,10 +77,11 @@ def vllm_servers(folder: Path, number: int = 2) -> Iterator[list[VllmServer]]:
                 stop(server.process, 5.0)
 
 
-def _start(command: str, port: int, folder: Path) -> VllmServer:
-    line = f"exec env {command.replace('{port}', str(port))} {OPTIONS}"  # its process is the one that gets signals
+def _start(command: str, port: int, folder: Path, options: str) -> VllmServer:
+    line = f"exec env {command.replace('{port}', str(port))} {options}"  # its process is the one that gets signals
     with (folder / f"vllm-{port}.log").open("wb") as log:
-        process = subprocess.Popen(["sh", "-c", line], stdout=log, stderr=log, start_new_session=True)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}  # for a scheduler of ours
+        process = subprocess.Popen(["sh", "-c", line], stdout=log, stderr=log, start_new_session=True, env=environment)
     return VllmServer(f"http://127.0.0.1:{port}", process)
 
 

@@ -17,6 +17,11 @@ from typing import Any
 
 STEP_TICKS = 1000
 GOLDEN = Path(__file__).parent / "golden" / "vllm.jsonl.gz"
+GOLDEN_POLICY = Path(__file__).parent / "golden" / "policy.jsonl.gz"
+"""Of vLLM's scheduler with a batch policy in it."""
+TICKS_PER_SECOND = 10**12
+"""Ticks are picoseconds, for policies that read an arrival time."""
+POLICIES = Path(__file__).parent / "policies"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class TwinConfig:
     policy: str = "fcfs"
     reserve_full_isl: bool = True
     async_scheduling: bool = False
+    batch_policy: str = ""
+    """A file of ``tests/twin/policies``, without its ending."""
 
     @property
     def max_request_tokens(self) -> int:

@@ -1,4 +1,6 @@
-"""Record what vLLM's own scheduler decides, without a model: ``PYTHON -m tests.twin.record [FILE]``.
+"""Record what vLLM's own scheduler decides, without a model: ``PYTHON -m tests.twin.record [vllm|policy [FILE]]``.
+
+``policy``: with a batch policy in it.
 
 Run from the repository root by a Python that has vLLM (the version is written into the file). The real ``Scheduler``
 or ``AsyncScheduler`` with its real KV cache manager is called as vLLM's ``EngineCore`` calls it (``step`` and
@@ -32,8 +34,18 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from tests.twin.cases import GOLDEN, STEP_TICKS, Step, TwinCase, TwinConfig, write_golden
-from tests.twin.workloads import generate
+from tests.twin.cases import (
+    GOLDEN,
+    GOLDEN_POLICY,
+    POLICIES,
+    STEP_TICKS,
+    TICKS_PER_SECOND,
+    Step,
+    TwinCase,
+    TwinConfig,
+    write_golden,
+)
+from tests.twin.workloads import generate, generate_with_policies
 
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
@@ -59,6 +71,7 @@ def scheduler_config(config: TwinConfig) -> SchedulerConfig:
         watermark=config.watermark,
         scheduler_reserve_full_isl=config.reserve_full_isl,
         async_scheduling=config.async_scheduling,
+        scheduler_cls="gateway.vllm_scheduler.PolicyScheduler" if config.batch_policy else None,
         enable_chunked_prefill=True,
         is_encoder_decoder=False,
     )
@@ -75,6 +88,7 @@ def make_scheduler(model: Path, config: TwinConfig) -> Any:
             block_size=config.block_size, cache_dtype="auto", enable_prefix_caching=config.enable_prefix_caching
         ),
         device_config=DeviceConfig("cpu"),
+        additional_config={"ranvier_batch_policy": str(POLICIES / f"{config.batch_policy}.py")},
     )
     vllm_config.cache_config.block_size = config.block_size  # a CPU prefers multiples of 32; no kernel runs here
     vllm_config.cache_config.num_gpu_blocks = config.num_blocks
@@ -171,7 +185,7 @@ class Recording:
                 sampling_params=sampling,
                 pooling_params=None,
                 priority=request.priority,
-                arrival_time=float(request.arrival),
+                arrival_time=request.arrival / TICKS_PER_SECOND,
                 block_hasher=self._hasher,
             )
         )
@@ -225,12 +239,14 @@ def record(case: TwinCase, model: Path) -> TwinCase:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
+    which = sys.argv[1] if len(sys.argv) > 1 else "vllm"
+    golden, generated = {"vllm": (GOLDEN, generate), "policy": (GOLDEN_POLICY, generate_with_policies)}[which]
+    path = Path(sys.argv[2]) if len(sys.argv) > 2 else golden
     init_none_hash(sha256)
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(MODEL))
         cases = []
-        for case in generate():
+        for case in generated():
             cases.append(record(case, Path(directory)))
             done = cases[-1]
             print(

@@ -12,27 +12,57 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from gateway.mockworker.engine import Engine, EngineConfig, EngineRequest
+from gateway.mockworker.engine import BatchPolicy, Engine, EngineConfig, EngineRequest
 from gateway.mockworker.profile import WorkerProfile
+from policies.loader import load_policies, parse_specs
 from tests.support.reference_engine import ReferenceEngine
-from tests.twin.cases import STEP_TICKS, Step, TwinCase, TwinConfig, read_golden
-from tests.twin.workloads import EXTRA_CASES, FAMILIES, generate
+from tests.twin.cases import (
+    GOLDEN,
+    GOLDEN_POLICY,
+    POLICIES,
+    STEP_TICKS,
+    Step,
+    TwinCase,
+    TwinConfig,
+    read_golden,
+)
+from tests.twin.workloads import (
+    BATCH_POLICIES,
+    EXTRA_CASES,
+    FAMILIES,
+    POLICY_FAMILIES,
+    generate,
+    generate_with_policies,
+)
 
 PROFILE = WorkerProfile("flat", "", EngineConfig(1), weights_ps=STEP_TICKS)
 FOREVER = 10**12
 
 
+GROUPS = (*FAMILIES, *BATCH_POLICIES)
+"""Of cases: a family on vLLM's own scheduler, or a batch policy in it over several families."""
+
+
 @cache
-def golden() -> tuple[dict[str, Any], list[TwinCase]]:
-    return read_golden()
+def golden(path: Path = GOLDEN) -> tuple[dict[str, Any], list[TwinCase]]:
+    return read_golden(path)
 
 
-def cases_of(family: str) -> list[TwinCase]:
-    return [_without_ghosts(case) for case in golden()[1] if case.family == family]
+def cases_of(group: str) -> list[TwinCase]:
+    cases = golden()[1] if group in FAMILIES else golden(GOLDEN_POLICY)[1]
+    return [_without_ghosts(case) for case in cases if group in (case.family, case.config.batch_policy)]
+
+
+def batch_policy_of(case: TwinCase) -> BatchPolicy | None:
+    name = case.config.batch_policy
+    if not name:
+        return None
+    return cast(BatchPolicy, load_policies(parse_specs(str(POLICIES / f"{name}.py")), seed=0)[0].policy)
 
 
 def _without_ghosts(case: TwinCase) -> TwinCase:
@@ -81,8 +111,8 @@ def feed(engine: Engine | ReferenceEngine, time: int, what: EngineRequest | str)
 class WatchedReference(ReferenceEngine):
     """Notes what each of its schedules decides, as the recorder does."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        super().__init__(config, PROFILE)
+    def __init__(self, config: EngineConfig, batch_policy: BatchPolicy | None) -> None:
+        super().__init__(config, PROFILE, batch_policy)
         self.steps: list[Step] = []
         self._admitted: list[tuple[int, int]] = []
         self._preempted: list[int] = []
@@ -119,10 +149,17 @@ def test_the_golden_cases_are_those_of_the_generator_and_hard_enough() -> None:
     assert sum(any(hit for step in case.steps for _, hit in step.admitted) for case in cases) >= len(cases) / 2
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_decision_of_the_step_by_step_engine_is_vllm_s(family: str) -> None:
-    for case in cases_of(family):
-        engine = WatchedReference(engine_config(case.config))
+def test_the_golden_cases_with_a_batch_policy_are_those_of_the_generator_and_hard_enough() -> None:
+    header, cases = golden(GOLDEN_POLICY)
+    assert [replace(c, steps=(), num_evictions=0) for c in cases] == list(generate_with_policies())
+    assert header["cases"] == len(cases) == 3 * len(POLICY_FAMILIES) * len(BATCH_POLICIES)
+    assert sum(case.num_preemptions > 0 for case in cases) >= len(cases) / 2
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_decision_of_the_step_by_step_engine_is_vllm_s(group: str) -> None:
+    for case in cases_of(group):
+        engine = WatchedReference(engine_config(case.config), batch_policy_of(case))
         for time, what in inputs(case):
             feed(engine, time, what)
         engine.advance(FOREVER)
@@ -165,10 +202,10 @@ def expected_tokens(case: TwinCase) -> Iterator[tuple[int, frozenset[str], froze
             yield step.start + STEP_TICKS, made, frozenset(map(str, step.finished))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_event_skipping_engine_makes_every_token_in_vllm_s_step(family: str) -> None:
-    for case in cases_of(family):
-        engine = Engine(engine_config(case.config), PROFILE)
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_event_skipping_engine_makes_every_token_in_vllm_s_step(group: str) -> None:
+    for case in cases_of(group):
+        engine = Engine(engine_config(case.config), PROFILE, batch_policy_of(case))
         for time, what in inputs(case):
             feed(engine, time, what)
         tokens: list[tuple[int, frozenset[str], frozenset[str]]] = []
@@ -193,10 +230,10 @@ def preemptions_of_finished(case: TwinCase) -> Counter[str]:
     return Counter({request: counts[request] for request in map(str, finished)})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_event_skipping_engine_is_in_vllm_s_state_after_every_decision(family: str) -> None:
-    for case in cases_of(family):
-        engine = Engine(engine_config(case.config), PROFILE)
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_event_skipping_engine_is_in_vllm_s_state_after_every_decision(group: str) -> None:
+    for case in cases_of(group):
+        engine = Engine(engine_config(case.config), PROFILE, batch_policy_of(case))
         coming = inputs(case)
         ledger = Ledger(case)
         num_preempted = num_hits = num_prefilled = 0

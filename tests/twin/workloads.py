@@ -95,6 +95,22 @@ EXTRA_CASES = (("aborts", 224), ("aborts", 333))
 """Where an abort and an end fall into one step and decide what a later prompt finds; where a request is aborted in the
 step in which it arrived."""
 
+BATCH_POLICIES = ("no_opinion", "shortest_prompt", "thrifty_prefill")
+POLICY_FAMILIES = (
+    "ample",
+    "tight",
+    "burst",
+    "shared_tight",
+    "partial_tight",
+    "priority",
+    "chunked",
+    "few_seats",
+    "aborts",
+    "no_reserve",
+    "tokens_short",
+    "watermark",
+)
+
 
 def generate() -> Iterator[TwinCase]:
     """The cases to record."""
@@ -108,11 +124,20 @@ def generate() -> Iterator[TwinCase]:
             yield draw(family, seed, is_async=True)
 
 
-def draw(family: str, seed: int, is_async: bool) -> TwinCase:
-    name = f"{family}/{'async' if is_async else 'sync'}/{seed}"
+def generate_with_policies() -> Iterator[TwinCase]:
+    """The cases to record of vLLM's scheduler with a batch policy in it."""
+    for policy in BATCH_POLICIES:
+        for family in POLICY_FAMILIES:
+            yield from (draw(family, seed, is_async=False, batch_policy=policy) for seed in range(2))
+            yield draw(family, 0, is_async=True, batch_policy=policy)
+
+
+def draw(family: str, seed: int, is_async: bool, batch_policy: str = "") -> TwinCase:
+    name = f"{family}/{'async' if is_async else 'sync'}/{seed}{batch_policy and '/' + batch_policy}"
     rng = random.Random(name)
     ranges, workload = FAMILIES[family]
-    config = TwinConfig(**{flag: _value(rng, values) for flag, values in ranges.items()}, async_scheduling=is_async)
+    flags = {flag: _value(rng, values) for flag, values in ranges.items()}
+    config = TwinConfig(**flags, async_scheduling=is_async, batch_policy=batch_policy)
     requests = _requests(rng, config, workload)
     cancels = [] if is_async else _cancels(rng, requests, workload.cancelled)
     # Distinct within a step, and rising, so that the requests stay in order of arrival.
