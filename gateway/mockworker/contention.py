@@ -55,6 +55,7 @@ class Contention(Batch):
         if self._policy is not None:
             order.sort(key=lambda r: r.state == PREFILLING)
             left = prefill_left = min(left, self._num_decoding + prefill_left)
+        withheld = self._most_tokens - left
         while index < len(order) and left:
             request = order[index]
             index += 1
@@ -83,8 +84,8 @@ class Contention(Batch):
                     self._cache_keyed(request, computed + share)
             shares[request] = share
             left -= share
-        self._compose(shares, left)
-        return prefill_left
+        self._compose(shares, left + withheld)
+        return min(left, prefill_left)
 
     def _compose(self, shares: dict[LiveRequest, int], left: int) -> None:
         made = [r for r in shares if r.state == DECODING]

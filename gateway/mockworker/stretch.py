@@ -228,7 +228,8 @@ class Stretch(Scheduler):
             self._start_decoding(request)
 
     def _finish_decodes(self, finished: list[LiveRequest]) -> None:
-        ends, count = self._ends, self._count
+        """``finished``: those that ended with their prefill. Then all that end, in the order in which they ran."""
+        ends, count, num_prefilled = self._ends, self._count, len(finished)
         while ends and ends[0][0] <= count:
             end, _, request = heappop(ends)
             if request.end_count == end and request.state == DECODING:
@@ -236,7 +237,9 @@ class Stretch(Scheduler):
                 request.computed = request.limit - 1
                 self._forget_decoding(request)
                 finished.append(request)
-        if len(finished) > 1:
+        if self._policy is not None:  # decoding goes before prefill
+            finished[:] = [*sorted(finished[num_prefilled:], key=_by_order), *finished[:num_prefilled]]
+        elif len(finished) > 1:
             finished.sort(key=_by_order)
 
     def _report(
