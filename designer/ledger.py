@@ -22,8 +22,8 @@ from designer.sandbox import Evaluation, Tier
 from designer.subject import Subject, subject_from_json
 
 LEDGER_FILE = "ledger.sqlite"
-SCHEMA_VERSION = 1
-Split = Literal["train", "validation", "sealed", "regime"]
+SCHEMA_VERSION = 2
+Split = Literal["train", "validation", "sealed", "ablation", "regime", "why"]
 
 _SCHEMA = """
 CREATE TABLE run (
@@ -44,7 +44,7 @@ CREATE TABLE evaluations (
     scenario_hash TEXT NOT NULL, split TEXT NOT NULL, seed INTEGER NOT NULL, tier TEXT NOT NULL,
     status TEXT NOT NULL, score REAL, summary TEXT NOT NULL, decisions TEXT NOT NULL, policy_hashes TEXT NOT NULL,
     reason TEXT NOT NULL, simulations INTEGER NOT NULL, wall_seconds REAL NOT NULL, at REAL NOT NULL,
-    UNIQUE (digest, split, seed, tier)
+    UNIQUE (digest, scenario_hash, split, seed, tier)
 );
 CREATE TABLE frozen (
     digest TEXT PRIMARY KEY REFERENCES subjects (digest), comparator TEXT NOT NULL REFERENCES subjects (digest),
@@ -335,10 +335,18 @@ class Ledger:
             proposal = Proposal(source, row[5], row[6], tuple(json.loads(row[4])), row[7], program)
             yield CandidateRecord(row[0], row[1], proposal, row[3], row[9])
 
-    def evaluation(self, digest: str, split: Split, seed: int, tier: Tier) -> EvaluationRecord | None:
-        """What is known of a policy on a seed; None if it was not evaluated there."""
+    def evaluation(
+        self, digest: str, split: Split, seed: int, tier: Tier, scenario_hash: str | None = None
+    ) -> EvaluationRecord | None:
+        """What is known of a policy on a seed; None if it was not evaluated there.
+
+        Args:
+            scenario_hash: in this scenario; None: in whichever came first, where a split has but one.
+        """
         row = self._db.execute(
-            f"{_EVALUATIONS} WHERE digest = ? AND split = ? AND seed = ? AND tier = ?", (digest, split, seed, tier)
+            f"{_EVALUATIONS} WHERE digest = ? AND split = ? AND seed = ? AND tier = ?"
+            " AND (? IS NULL OR scenario_hash = ?) ORDER BY number LIMIT 1",
+            (digest, split, seed, tier, scenario_hash, scenario_hash),
         ).fetchone()
         return None if row is None else _evaluation(row)
 

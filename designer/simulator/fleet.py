@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from designer.simulator.counterfactual import changed_profile
 from designer.simulator.scenario import DEFAULT_POOL, Scenario, ScenarioError, Workers
 from gateway.core.events import WorkerMetrics
 from gateway.mockworker.engine import BatchPolicy, Engine, EngineConfig
@@ -48,7 +49,8 @@ def plan_workers(scenario: Scenario) -> tuple[WorkerPlan, ...]:
     """
     plans: list[WorkerPlan] = []
     for group, workers in enumerate(scenario.workers):
-        profile, pool = _profile(workers, group), workers.pool or DEFAULT_POOL
+        profile = changed_profile(_profile(workers, group), scenario.counterfactual)
+        pool = workers.pool or DEFAULT_POOL
         for _ in range(workers.count):
             plans.append(WorkerPlan(f"{profile.name}-{len(plans)}", workers.variant, profile, pool))
     return tuple(plans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from designer.simulator.counterfactual import changed_set
 from designer.simulator.policies import PolicySource, make_policy_set
 from designer.simulator.replicas import replica_bounds
 from designer.simulator.scenario import DEFAULT_POOL, Scenario, ScenarioPool
@@ -23,7 +24,12 @@ def make_policy_sets(scenario: Scenario, source: PolicySource, seed: int) -> dic
         PolicyLoadError: the text, a file or a parameter is wrong.
     """
     own = {pool.name: pool.policies for pool in scenario.pools if pool.policies}
-    return {name: make_policy_set(own.get(name, source), seed) for name in scenario.pool_names}
+    return {
+        name: make_policy_set(own[name], seed)
+        if name in own
+        else changed_set(make_policy_set(source, seed), scenario.counterfactual)
+        for name in scenario.pool_names
+    }
 
 
 def pool_configs(scenario: Scenario, policy_sets: Mapping[str, PolicySet]) -> list[PoolConfig]:

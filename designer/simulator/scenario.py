@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from designer.simulator.counterfactual import Counterfactual
 from designer.simulator.workload_tables import (
     Arrivals,
     Count,
@@ -41,6 +42,7 @@ __all__ = [
     "Arrivals",
     "Autoscaling",
     "Clients",
+    "Counterfactual",
     "Failure",
     "Lengths",
     "MaxTokens",
@@ -227,6 +229,7 @@ class Scenario(Table):
     autoscaling: Autoscaling = Autoscaling()
     failures: Annotated[tuple[Failure, ...], Field(strict=False)] = ()
     objective: Objective = Objective()
+    counterfactual: Counterfactual = Counterfactual()
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -278,6 +281,8 @@ class Scenario(Table):
     def digest(self) -> str:
         """SHA-256 (hex) of all that can change a result: a trace counts by its bytes, a profile by its numbers."""
         content = self.model_dump(mode="json", exclude={"name", "description"})
+        if self.counterfactual == Counterfactual():
+            del content["counterfactual"]
         if not self.pools:  # what a scenario of one pool could say before there were several
             del content["pools"]
             for workers in content["workers"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 PS_PER_SECOND = 10**12
@@ -33,6 +33,9 @@ class EngineConfig:
     async_scheduling: bool = False
     max_model_len: int = 0
     """Most tokens of a request, prompt and output; 0, or more than the KV cache holds: what the KV cache holds."""
+    restore_preempted: bool = field(default=False, repr=False)
+    """No flag of vLLM's, and nothing a server does: what a preemption took comes back with the next admission at no
+    cost. A counterfactual, for telling what computing again costs."""
 
     def __post_init__(self) -> None:
         for name in ("num_gpu_blocks", "block_size", "max_num_batched_tokens", "max_num_seqs"):

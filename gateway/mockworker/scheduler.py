@@ -28,6 +28,7 @@ class Scheduler(Contention):
         "_num_prefilled",
         "_prefill_budget",
         "_reserve",
+        "_restore",
         "_unbounded_chunks",
         "_watermark",
         "num_prefix_hits",
@@ -46,6 +47,7 @@ class Scheduler(Contention):
         self._most_seqs = config.max_num_seqs
         self._watermark = config.watermark_blocks
         self._reserve = config.reserve_full_isl
+        self._restore = config.restore_preempted
         self._long_prefill = config.long_prefill_token_threshold
         self._prefill_budget = self._most_tokens
         self._unbounded_chunks = batch_policy is None and not self._long_prefill
@@ -151,6 +153,8 @@ class Scheduler(Contention):
                 hits = cache.find(request.chain, (request.target - 1) // size)
                 if hits:
                     cached = hits[-1].high * size
+            if self._restore and request.losses:
+                cached = max(cached, min(request.losses.high, request.target - 1))
             share = request.target - cached
             if share > left:
                 share = left
@@ -190,7 +194,7 @@ class Scheduler(Contention):
         if hits:
             request.held = self._cache.hold(hits)
             request.num_held = hits[-1].high
-            self.num_prefix_hits += cached
+            self.num_prefix_hits += request.num_held * self._block_size
         if self._caching:
             self.num_prefix_queries += request.target
         request.computed = cached

@@ -95,6 +95,7 @@ def configs() -> st.SearchStrategy[EngineConfig]:
         reserve_full_isl=st.booleans(),
         async_scheduling=st.booleans(),
         max_model_len=st.sampled_from([0, 0, 0, 13, 30]),
+        restore_preempted=st.sampled_from([False, False, False, True]),
     )
 
 

@@ -590,6 +590,8 @@ class ReferenceEngine:
             request = self._waiting[0][1]
             hit = self._hit(request)
             request.computed = len(hit) * self.config.block_size
+            if self.config.restore_preempted:
+                request.computed = max(request.computed, min(request.high, request.num_tokens - 1))
             count = step.share(request)
             if not count or not self._fits(request, count, hit):
                 request.computed = 0
@@ -615,7 +617,7 @@ class ReferenceEngine:
         self._pool.touch(hit)
         if self.config.enable_prefix_caching:
             self.num_prefix_queries += request.num_tokens
-            self.num_prefix_hits += request.computed
+            self.num_prefix_hits += len(hit) * self.config.block_size
         request.admit(hit, start)
         self._num_admitted = request.order = self._num_admitted + 1
         self._running.append(request)

@@ -137,7 +137,7 @@ def documented(kind: str) -> dict[str, Any]:
 def test_the_documented_example_uses_every_key_and_loads() -> None:
     table = documented("synthetic")
     scenario = parse_scenario(table, Path("example.toml"))
-    for section in ("network", "scrape", "queue", "clients", "autoscaling", "objective"):
+    for section in ("network", "scrape", "queue", "clients", "autoscaling", "objective", "counterfactual"):
         assert set(table[section]) == set(type(getattr(scenario, section)).model_fields)
     assert set(table) == set(Scenario.model_fields)
     assert set(table["failures"][0]) | {"mean_seconds_between"} == set(Failure.model_fields)

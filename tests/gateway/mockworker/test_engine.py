@@ -156,6 +156,17 @@ def test_preemption_takes_the_last_running_and_its_output_is_prefilled_again() -
     assert tokens(runs) == {"a": 8, "b": 8}
 
 
+@pytest.mark.parametrize("caching", [True, False])
+def test_what_a_preemption_took_can_come_back_at_no_cost_for_comparison(caching: bool) -> None:
+    """As above, but b has its 7 tokens back at 800 and computes one: without that, and a cache, all 8 of them."""
+    for restore, recomputed in ((False, 3 if caching else 7), (True, 0)):
+        engine = Engine(config(num_gpu_blocks=4, enable_prefix_caching=caching, restore_preempted=restore), FLAT)
+        engine.add(EngineRequest("a", 4, 8), 0)
+        engine.add(EngineRequest("b", 4, 8), 1)
+        stats = {s.request_id: s for r in engine.advance(10**9) for s in r.stats}
+        assert (stats["b"].num_preemptions, stats["b"].num_recomputed_tokens) == (1, recomputed)
+
+
 def test_a_step_that_preempted_admits_nobody_and_victims_resume_first() -> None:
     engine = Engine(config(num_gpu_blocks=4, enable_prefix_caching=False, reserve_full_isl=False), FLAT)
     engine.add(EngineRequest("a", 4, 8), 0)
