@@ -18,6 +18,7 @@ class Job:
     seed: int
     tier: Tier = "together"
     expected_decisions: str = ""
+    expected_score: float | None = None
 
 
 class Evaluator:
@@ -54,7 +55,7 @@ class Evaluator:
         on_done()
 
     def _known(self, split: Split, job: Job) -> EvaluationRecord | None:
-        return self._ledger.evaluation(job.subject.digest, split, job.seed, job.tier)
+        return self._ledger.evaluation(job.subject.digest, split, job.seed, job.tier, self._scenario_hash)
 
     def _found(self, split: Split, job: Job) -> EvaluationRecord:
         record = self._known(split, job)
@@ -69,4 +70,4 @@ def scores_by_seed(records: Sequence[EvaluationRecord]) -> Mapping[int, float]:
 
 
 def _task(job: Job) -> Task:
-    return Task(job.subject, job.seed, job.tier, job.expected_decisions)
+    return Task(job.subject, job.seed, job.tier, job.expected_decisions, job.expected_score)

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from designer.answer_check import BadAnswerError, one_line, scored, violations
 from designer.confinement import Limits, bubblewrap
+from designer.foresight import told_apart
 from designer.simulator.scenario import Scenario
 from designer.subject import Subject
 from designer.wire import WireError, receive, send
@@ -50,6 +52,8 @@ class Task:
     tier: Tier = "together"
     expected_decisions: str = ""
     """``Evaluation.decisions`` of the other tier, which these must equal; empty: not known."""
+    expected_score: float | None = None
+    """Of the other tier; None: not known. Beside the simulation a candidate can forge it and leave the digest alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +85,22 @@ class _WarmParent:
         self._wrapper = wrapper
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
+        self.owes_answer = False
+        """A job was handed over and its answer has not been read: the next job's would be taken for it."""
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [*self._wrapper, sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), self._role, _path()],
-                pass_fds=(theirs.fileno(),),
-                env=_ONE_THREAD,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        try:
+            self._process = self._spawn(theirs.fileno())
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"a sandbox process ({self._role}) cannot be started: {error}") from None
+        finally:
+            theirs.close()
         self._sock = ours
         ours.settimeout(_START_SECONDS)
         try:
@@ -100,14 +109,24 @@ class _WarmParent:
             self.stop()
             raise SandboxError(f"a sandbox process ({self._role}) does not start: {error}") from None
 
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self._wrapper, sys.executable, "-I", "-c", _BOOT, str(fd), self._role, _path()],
+            pass_fds=(fd,),
+            env=_ONE_THREAD,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def begin(self, job: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Hand over a job; a warm parent that has died is replaced first."""
-        if self._process is not None and self._process.poll() is not None:
+        """Hand over a job; a warm parent that has died, or still owes an answer, is replaced first."""
+        if self.owes_answer or (self._process is not None and self._process.poll() is not None):
             self.stop()
         if self._sock is None:
             self.start()
         sock = self._socket()
         sock.settimeout(float(job["deadline_seconds"]) + _GRACE_SECONDS)
+        self.owes_answer = True
         try:
             send(sock, job, fds)
         except WireError:
@@ -122,6 +141,7 @@ class _WarmParent:
         except (WireError, TimeoutError) as error:
             self.stop()
             return {"error": f"the sandbox process was lost and is replaced: {error}"}
+        self.owes_answer = False
         return dict(answer)
 
     def _socket(self) -> socket.socket:
@@ -132,6 +152,7 @@ class _WarmParent:
     def stop(self) -> None:
         """Hanging up ends it and its child, even while another thread waits for it; a kill follows if it does not."""
         sock, self._sock = self._sock, None
+        self.owes_answer = False
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -154,6 +175,9 @@ class Sandbox:
         memory_bytes: address space a child may take beyond its parent's.
     """
 
+    simulation_role: ClassVar[str] = _SIMULATION
+    """The module that a warm parent of simulations serves."""
+
     def __init__(
         self,
         scenario: Scenario,
@@ -171,7 +195,8 @@ class Sandbox:
         self._parents: dict[str, list[_WarmParent]] = {_SIMULATION: [], _POLICY: []}
         self._idle: dict[str, queue.SimpleQueue[_WarmParent]] = {}
         for role, parents in self._parents.items():
-            parents += [_WarmParent(role, self._wrapper) for _ in range(jobs)]
+            module = self.simulation_role if role == _SIMULATION else role
+            parents += [_WarmParent(module, self._wrapper) for _ in range(jobs)]
             self._idle[role] = queue.SimpleQueue()
             for parent in parents:
                 self._idle[role].put(parent)
@@ -201,6 +226,11 @@ class Sandbox:
             raise SandboxError(f"the sandbox does not work here: {answer.get('error')}")
         return (*answer["layers"], *(["bubblewrap"] if self._wrapper else []))
 
+    def processes(self) -> tuple[int, ...]:
+        """The ids of the warm parents that are running."""
+        parents = (parent for role in self._parents.values() for parent in role)
+        return tuple(parent.pid for parent in parents if parent.pid is not None)
+
     def check(self, subject: Subject, *, static: bool = True) -> list[str]:
         """Violations of the policy contract, found behind the fence; empty when it keeps it.
 
@@ -208,15 +238,25 @@ class Sandbox:
             static: look at the source first, and run it only if there is nothing to object to.
         """
         answer = self._ask(_POLICY, {"work": "check", "subject": subject.to_json(), "static": static})
-        return list(answer["result"]) if "result" in answer else [str(answer.get("error"))]
+        return violations(answer)
 
-    def foresight(self, subject: Subject, seed: int) -> str:
+    def foresight(self, subject: Subject, seed: int, tier: Tier = "lockstep") -> str:
         """Whether it decides otherwise when only what comes later is changed; empty when it does not.
 
-        A first-tier simulation of two: in the second, everything from the middle of the workload on is another.
+        Two simulations: in the second, everything from some moment on is another. Beside the
+        simulation (``together``) it is the candidate's own process that answers, so that tells of honest ones only.
         """
-        answer = self._ask(_SIMULATION, {**self._job("foresight", Task(subject, seed))})
-        return str(answer["result"] if "result" in answer else answer.get("error"))
+        if tier == "together":
+            answer = self._ask(_SIMULATION, self._job("foresight", Task(subject, seed)))
+            return one_line(answer["result"] if "result" in answer else answer.get("error", ""))
+        job = self._job("past", Task(subject, seed))
+        real = self._in_lockstep(job)
+        if "result" not in real:
+            return one_line(real["error"])
+        altered = self._in_lockstep({**job, "real": real["result"]})
+        if "result" not in altered:
+            return one_line(altered["error"])
+        return told_apart(real["result"], altered["result"])
 
     def columns(self, subject: Subject, seed: int) -> Mapping[str, Any] | str:
         """Every request of a first-tier simulation, as ``SimulationResult.columns``; a text says why there is none."""
@@ -246,30 +286,27 @@ class Sandbox:
     def _one(self, task: Task) -> Evaluation:
         if task.tier == "together":
             return _evaluation(task, self._ask(_SIMULATION, self._job("together", task)))
-        apart = _evaluation(task, self._in_lockstep(task))
-        expected = task.expected_decisions
-        if apart.status == "scored" and expected and apart.decisions != expected:
-            reason = "decided otherwise in a process of its own than beside the simulation, or was scored otherwise"
-            return Evaluation(task, "failed", reason=reason, wall_seconds=apart.wall_seconds)
-        return apart
+        apart = _evaluation(task, self._in_lockstep(self._job("lockstep", task)))
+        reason = _differs(task, apart) if apart.status == "scored" else ""
+        return _failed(task, reason, apart.wall_seconds) if reason else apart
 
-    def _in_lockstep(self, task: Task) -> dict[str, Any]:
+    def _in_lockstep(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The simulation's answer, or why there is none; the policy is in a process of its own."""
+        hosting = {key: job[key] for key in ("subject", "seed", "deadline_seconds", "limits")}
         ours, theirs = socket.socketpair()
         with self._parent(_POLICY) as policy, self._parent(_SIMULATION) as simulation:
             with ours, theirs:
-                policy.begin(self._job("host", task), [theirs.fileno()])
-                simulation.begin(self._job("lockstep", task), [ours.fileno()])
+                policy.begin({**hosting, "work": "host"}, [theirs.fileno()])
+                simulation.begin(job, [ours.fileno()])
             answer, hosted = simulation.finish(), policy.finish()
         return {**answer, "error": hosted["error"]} if "error" in hosted and "error" in answer else answer
 
     def _job(self, work: str, task: Task) -> dict[str, Any]:
-        job: dict[str, Any] = {"work": work, "subject": task.subject.to_json(), "seed": task.seed}
-        if work != "host":
-            job["scenario"] = self._scenario
-        return self._limited(job)
+        scenario, subject = self._scenario, task.subject.to_json()
+        return self._limited({"work": work, "subject": subject, "seed": task.seed, "scenario": scenario})
 
     def _limited(self, job: dict[str, Any]) -> dict[str, Any]:
-        slower = 2.0 if job["work"] in ("host", "lockstep") else 1.0
+        slower = 2.0 if job["work"] in ("lockstep", "past") else 1.0
         limits = asdict(self._limits)
         limits["cpu_seconds"] *= slower
         return {**job, "deadline_seconds": self._deadline * slower, "limits": limits}
@@ -285,36 +322,30 @@ class Sandbox:
         try:
             yield parent
         finally:
+            if parent.owes_answer:
+                parent.stop()
             self._idle[role].put(parent)
 
 
 def _evaluation(task: Task, answer: Mapping[str, Any]) -> Evaluation:
     wall = float(answer.get("wall_seconds", 0.0))
-    result = answer.get("result")
-    if not isinstance(result, dict):
-        return Evaluation(
-            task, "failed", reason=str(answer.get("error", "gave a result of another form")), wall_seconds=wall
-        )
-    reason = _fault(result)
-    if reason:
-        return Evaluation(task, "failed", reason=reason, wall_seconds=wall)
-    hashes = tuple(str(identity["policy_hash"]) for identity in result["identities"])
-    score, summary, decisions = float(result["score"]), result["summary"], str(result["decisions"])
-    return Evaluation(task, "scored", score, summary, decisions, hashes, "", wall)
-
-
-def _fault(result: Mapping[str, Any]) -> str:
-    """Why a simulation that ended does not count; empty when it does."""
+    if "result" not in answer:
+        return _failed(task, one_line(answer.get("error", "")), wall)
     try:
-        score, summary = float(result["score"]), result["summary"]
-        failures = int(summary["num_policy_failures"])
-        [str(identity["policy_hash"]) for identity in result["identities"]]
-        str(result["decisions"])
-    except (KeyError, TypeError, ValueError) as error:
-        return f"gave a result of another form: {error!r}"
-    if not 0.0 < score < float("inf"):
-        return f"scored {score}, which is no time"
-    if not failures:
-        return ""
-    latest = " ".join(str(summary.get("policy_failure", "")).split())[:300]
-    return f"{failures} of its answers were wrong and had to be replaced, the latest: {latest}"
+        found = scored(answer["result"])
+    except BadAnswerError as error:
+        return _failed(task, str(error), wall)
+    return Evaluation(task, "scored", found.score, found.summary, found.decisions, found.policy_hashes, "", wall)
+
+
+def _failed(task: Task, reason: str, wall: float) -> Evaluation:
+    return Evaluation(task, "failed", reason=reason, wall_seconds=wall)
+
+
+def _differs(task: Task, apart: Evaluation) -> str:
+    """How the second tier contradicts what is expected of it; empty when it does not."""
+    if task.expected_decisions and apart.decisions != task.expected_decisions:
+        return "decided otherwise in a process of its own than beside the simulation, or was scored otherwise"
+    if task.expected_score is not None and apart.score != task.expected_score:
+        return f"scored {apart.score!r} in a process of its own and {task.expected_score!r} beside the simulation"
+    return ""

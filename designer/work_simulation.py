@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from designer.foresight import foresight
+from designer.foresight import altered_by, foresight, past
 from designer.lockstep import RemotePolicy
 from designer.simulator.fleet import plan_workers
 from designer.simulator.results import SimulationResult
@@ -83,7 +83,22 @@ def foretell(job: Job, fence: Fence, fds: list[int]) -> str:
     return foresight(scenario, lambda _: make, seed, columns, plans)
 
 
-WORK: Mapping[str, Work] = {"together": together, "lockstep": lockstep, "foresight": foretell}
+def past_apart(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
+    """One of two second-tier simulations with different futures; ``real`` is what the first one answered."""
+    scenario, seed, subject = _scenario(job), int(job["seed"]), subject_from_json(job["subject"])
+    columns, plans, real = draw_workload(scenario, seed), plan_workers(scenario), job.get("real")
+    columns = columns if real is None else altered_by(columns, real)
+    fence()
+    moment = None if real is None else real["moment"]
+    return past(scenario, lambda: RemotePolicy(fds[0], subject).policy_set(), seed, columns, plans, moment)
+
+
+WORK: Mapping[str, Work] = {
+    "together": together,
+    "lockstep": lockstep,
+    "foresight": foretell,
+    "past": past_apart,
+}
 
 
 def _scenario(job: Job) -> Scenario:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from designer.proposers.emit import emit
-from designer.sandbox import Evaluation, Sandbox, Task
+from designer.sandbox import Evaluation, Sandbox, SandboxError, Task
 from designer.subject import Subject, subject_of_source, subject_of_specs
+from tests.support.leaking_simulation import KNOWS_LENGTHS, LeakingSandbox
 from tests.support.programs import EXPERT, HEAD_ROOM
 from tests.support.small_scenario import small_scenario
 
@@ -143,6 +144,77 @@ def test_a_child_starts_with_no_trace_of_the_one_before(sandbox: Sandbox) -> Non
     for _ in range(2):
         assert sandbox.evaluate(leaving, 1).status == "scored"
         assert sandbox.evaluate(seeing, 1).status == "scored"
+
+
+FORGED_SCORE = """
+def forge():
+    for kind in ().__class__.__base__.__subclasses__():
+        if kind.__name__ == "_wrap_close":
+            modules = kind.__init__.__globals__["sys"].modules
+            if "designer.work_simulation" in modules and not hasattr(modules["designer.warm"], "forged"):
+                warm = modules["designer.warm"]
+                warm.forged = modules["json"].dumps
+
+                def dumps(thing):
+                    if isinstance(thing, dict) and "result" in thing:
+                        thing["result"]["score"] = thing["result"]["score"] / 1000
+                    return warm.forged(thing)
+
+                warm.json = type(modules["json"])("json")
+                warm.json.dumps = dumps
+
+
+forge()
+"""
+
+
+def test_a_score_forged_beside_honest_decisions_is_found_out_in_lockstep(sandbox: Sandbox) -> None:
+    """The digest of decisions is the honest one, so that only the score tells."""
+    honest, forging = policy("return candidates[0]"), policy("return candidates[0]", FORGED_SCORE)
+    true, forged = sandbox.evaluate(honest, 2), sandbox.evaluate(forging, 2)
+    assert true.score is not None
+    assert forged.score == true.score / 1000
+    assert forged.decisions == true.decisions
+    apart = sandbox.run([Task(forging, 2, "lockstep", forged.decisions, forged.score)])[0]
+    assert apart.status == "failed"
+    assert "in a process of its own" in apart.reason
+    assert sandbox.run([Task(honest, 2, "lockstep", true.decisions, true.score)])[0].status == "scored"
+
+
+def test_an_answer_that_nobody_read_is_not_taken_for_the_next_ones(sandbox: Sandbox) -> None:
+    """A simulation that cannot be started leaves the policy's side with an answer to give."""
+    with Sandbox(small_scenario(60), jobs=1, deadline_seconds=5.0) as alone:
+        scored = alone.verify(GOOD, 1)
+        (simulation,) = alone._parents["designer.work_simulation"]
+        start, simulation.start = simulation.start, _no_start  # type: ignore[method-assign]
+        simulation.stop()
+        with pytest.raises(SandboxError, match="not today"):
+            alone.verify(policy("return None"), 1)
+        simulation.start = start  # type: ignore[method-assign]
+        assert alone.check(subject_of_source(emit(EXPERT), "expert")) == []
+        again = alone.verify(GOOD, 1)
+        assert (again.status, again.decisions) == ("scored", scored.decisions)
+
+
+def _no_start() -> None:
+    raise SandboxError("not today")
+
+
+def test_a_reason_with_characters_that_nothing_can_store_is_a_reason(sandbox: Sandbox) -> None:
+    evaluation = sandbox.evaluate(policy("raise ValueError('\\ud800\\x1b]0;owned\\x07')"), 1)
+    assert evaluation.status == "failed"
+    assert evaluation.reason.isprintable()
+    evaluation.reason.encode()
+
+
+def test_a_future_that_is_told_is_found_out_in_lockstep_too() -> None:
+    subject = subject_of_source(KNOWS_LENGTHS, "knows")
+    with LeakingSandbox(small_scenario(80), jobs=1) as leaking:
+        assert "decided otherwise before second" in leaking.foresight(subject, 1)
+        assert leaking.foresight(GOOD, 1) == ""
+    with Sandbox(small_scenario(80), jobs=1) as sandbox:
+        assert sandbox.foresight(subject, 1) == ""
+        assert "of its own" not in sandbox.foresight(subject, 1, "together")
 
 
 def test_the_layers_are_reported(sandbox: Sandbox) -> None:
