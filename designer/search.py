@@ -328,23 +328,37 @@ class Search:
         return [subject_of_specs(text) for text in ranked[:_VALIDATED_BASELINES]]
 
     def _verified(self, outcomes: Sequence[Outcome], sandbox: Sandbox, evaluator: Evaluator) -> list[Subject]:
-        """Those that keep the whole contract, and decide alike in a process of their own and beside the simulation."""
+        """Those that keep the whole contract, decide alike in both tiers, and by nothing that is still to come.
+
+        What was found is in the ledger, and not asked again when a run goes on: a second trial could end otherwise.
+        """
         good: list[Subject] = []
+        known = {content["digest"]: str(content["problem"]) for _, content in self._ledger.events("finalist")}
         for outcome in outcomes:
             subject = _subject(outcome)
-            problem = next(iter(sandbox.check(subject)), "") or self._differs(outcome, evaluator)
-            self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem}, once=True)
+            problem = known.get(subject.digest)
+            if problem is None:
+                problem = self._problem(outcome, sandbox, evaluator)
+                self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem})
             if problem:
                 self._watcher.say(f"{subject.label} is out: {problem}")
             else:
                 good.append(subject)
         return good
 
+    def _problem(self, outcome: Outcome, sandbox: Sandbox, evaluator: Evaluator) -> str:
+        subject = _subject(outcome)
+        return (
+            next(iter(sandbox.check(subject)), "")
+            or self._differs(outcome, evaluator)
+            or sandbox.foresight(subject, min(outcome.scores))
+        )
+
     def _differs(self, outcome: Outcome, evaluator: Evaluator) -> str:
         subject = _subject(outcome)
         seeds = sorted(outcome.scores)[:_VERIFIED_SEEDS]
         first = evaluator.run("train", [Job(subject, seed) for seed in seeds])
-        jobs = [Job(subject, r.seed, "lockstep", r.decisions) for r in first]
+        jobs = [Job(subject, r.seed, "lockstep", r.decisions, r.score) for r in first]
         failed = [record.reason for record in evaluator.run("train", jobs) if record.status == "failed"]
         return failed[0] if failed else ""
 
