@@ -26,6 +26,8 @@ from pathlib import Path
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 1, 4, 38, 22
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_ORPHANS = 10_000
+_MOST_DESCRIPTORS = 1 << 20
+"""Where no folder lists those that are open."""
 _BUBBLEWRAP = (
     *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent"),
     *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
@@ -157,11 +159,19 @@ def _close_all_but(keep: Sequence[int]) -> None:
     for fd in (0, 1, 2):
         if fd not in keep:
             os.dup2(null, fd)
-    low = 3
-    for fd in sorted(fd for fd in keep if fd > 2):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, 65536)
+    for fd in _open_descriptors():
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):  # the one by which they were listed
+                os.close(fd)
+
+
+def _open_descriptors() -> list[int]:
+    """All there are, whatever their numbers: a limit may have been lowered after they were opened."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return [int(path.name) for path in Path(folder).iterdir()]
+    highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return list(range(_MOST_DESCRIPTORS if highest == resource.RLIM_INFINITY else min(highest, _MOST_DESCRIPTORS)))
 
 
 def _linux_layers() -> list[str]:

@@ -110,20 +110,41 @@ class World:
         self._seed = seed
         self._columns = columns
         self.sink = sink
-        self._set_delays(scenario)
-        plans = plan_workers(scenario) if plans is None else plans
+        self._failures = failures
+        self.now = 0
+        self._queue: list[tuple[int, int, _Handler, Any]] = []
+        self._next_number = itertools.count().__next__
+        self._ticking = False
+        self.num_retired = 0
+        """Policy sets that the guard took out."""
         if isinstance(policy_sets, PolicySet):
             policy_sets = dict.fromkeys(scenario.pool_names, policy_sets)
+        self._set_delays(scenario)
+        self._set_workers(scenario, plan_workers(scenario) if plans is None else plans, policy_sets)
+        self._set_requests(scenario, columns)
+        self.dispatcher = Dispatcher(
+            pool_configs(scenario, policy_sets), output_tokens=TokensSeen(self, self._answer_ps)
+        )
+        self._held = tuple(pool.queue for pool in self.dispatcher.pools.values())
+        self._handle = self.dispatcher.handle
+        # Bound once: each is scheduled for every request.
+        self._landing, self._waking = self._land, self._wake
+        self._first_token_hearing, self._finish_hearing = self._first_token_heard, self._finish_heard
+
+    def _set_workers(
+        self, scenario: Scenario, plans: Sequence[WorkerPlan], policy_sets: Mapping[str, PolicySet]
+    ) -> None:
         self._batch_policies = {name: policy_set.batch for name, policy_set in policy_sets.items()}
         self.workers: list[SimulatedWorker] = []
         """All that ever joined, in that order."""
         self.worker_by_id: dict[str, SimulatedWorker] = {}
         for plan in plans:
             self.add_worker(plan)
-        self._failures = failures
         self.outages = Outages(self, self._answer_ps)
         self.actuator = Actuator(self, scenario, plans)
         self._is_scaled, self._draining = self.actuator.is_used, self.actuator.draining
+
+    def _set_requests(self, scenario: Scenario, columns: RequestColumns) -> None:
         self._clients = Clients(self, scenario.clients)
         self.records = make_records(columns, scenario.clients.deadline_seconds)
         self._record_by_id = {record.request_id: record for record in self.records}
@@ -133,20 +154,6 @@ class World:
         waiting = scenario.queue.max_seconds + _LONGEST_DAYS * 86_400
         self._horizon_ps = self.records[-1].arrival_ps + _ps(waiting)
         self._next_arrival = self.records[0].arrival_ps
-        self.now = 0
-        self._queue: list[tuple[int, int, _Handler, Any]] = []
-        self._next_number = itertools.count().__next__
-        self._ticking = False
-        self.num_retired = 0
-        """Policy sets that the guard took out."""
-        self.dispatcher = Dispatcher(
-            pool_configs(scenario, policy_sets), output_tokens=TokensSeen(self, self._answer_ps)
-        )
-        self._held = tuple(pool.queue for pool in self.dispatcher.pools.values())
-        self._handle = self.dispatcher.handle
-        # Bound once: each is scheduled for every request.
-        self._landing, self._waking = self._land, self._wake
-        self._first_token_hearing, self._finish_hearing = self._first_token_heard, self._finish_heard
 
     @property
     def worker_ids(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -92,6 +93,32 @@ def test_no_file_descriptor_and_no_environment_is_left() -> None:
         assert not os.environ
 
     assert _confined(environment_is_empty)[1] == "done"
+
+
+def test_a_descriptor_is_closed_whatever_its_number() -> None:
+    """One above all that a fixed bound would reach, opened before the limit was lowered below it."""
+    program = """
+import json, os, resource, sys
+sys.path[:] = json.loads(sys.argv[1])
+from designer.confinement import Limits, confine
+high = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (high + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+secret, other = os.pipe()
+os.write(other, b"secret")
+os.dup2(secret, high)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+out = os.dup(1)
+confine(Limits(), [out])
+try:
+    os.write(out, os.read(high, 6))
+except OSError as error:
+    os.write(out, str(error.errno).encode())
+"""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    high = 70_000 if hard == resource.RLIM_INFINITY else min(70_000, hard - 1)
+    command = [sys.executable, "-c", program, json.dumps(sys.path), str(high)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == str(errno.EBADF), done.stderr
 
 
 @pytest.mark.skipif(not ON_LINUX, reason="child subreapers are Linux's")
