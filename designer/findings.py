@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
 from designer.proposers.protocol import History, Outcome, log_ratio
+from designer.readonly_sql import open_readonly
 from designer.subject import subject_of_source
 
 RESULTS = ("ablation", "certificate", "why")
@@ -135,7 +135,7 @@ def _replays(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
 
 def _roles(ledger: Ledger) -> Iterator[RoleCost]:
     """Empty where no model was asked."""
-    with contextlib.closing(sqlite3.connect(f"file:{ledger.path}?mode=ro", uri=True)) as db:
+    with contextlib.closing(open_readonly(ledger.path)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'llm_messages'").fetchone():
             return
         rows = db.execute(

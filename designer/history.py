@@ -13,6 +13,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from designer.readonly_sql import open_readonly
+
 _OF_THE_CLOCK = frozenset({"at", "wall_seconds"})
 _OF_THE_PROCESS = frozenset({("run", "run"), ("events", "number")})
 """Starts and ends have a share in the numbers of events."""
@@ -24,7 +26,7 @@ def history(path: Path) -> list[str]:
     Args:
         path: the ledger's file.
     """
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+    with contextlib.closing(open_readonly(path)) as db:
         tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
         return [line for (table,) in sorted(tables.fetchall()) for line in _rows(db, table)]
 

@@ -7,18 +7,23 @@ answered, so that no other site can have a browser read it.
 from __future__ import annotations
 
 import html
+import sqlite3
 from collections.abc import Container, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from designer.findings import read_findings
 from designer.ledger import LEDGER_FILE, Ledger, LedgerError
+from designer.readonly_sql import QueryError
 from designer.report import to_html, verdict_line
 from designer.report_page import STYLE
 
 REFRESH_SECONDS = 5
+_UNREADABLE = (LedgerError, QueryError, OSError, sqlite3.Error, ValueError, KeyError)
+"""What a ledger that is damaged, or of another version, ends in when it is read."""
 HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -52,10 +57,23 @@ def _guarded(hosts: Container[str]) -> Middleware:
             response = await handler(request)
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=f"{error.reason}\n")
+        except _UNREADABLE as error:
+            response = _unreadable(error)
         response.headers.update(HEADERS)
         return response
 
     return guard
+
+
+def _unreadable(error: Exception) -> web.Response:
+    """A run that is there and cannot be shown: being written at this moment, of another version, or damaged."""
+    said = html.escape(str(error) if isinstance(error, LedgerError | QueryError) else f"cannot be read: {error}")
+    head = f"<meta charset='utf-8'><title>Ranvier: a run that cannot be read</title><style>{STYLE}</style>"
+    body = f"<h1>This run cannot be read</h1><p>{said}</p><p><a href='/'>All runs</a></p>"
+    answer = _page(f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>")
+    answer.set_status(503)
+    answer.headers["retry-after"] = str(REFRESH_SECONDS)
+    return answer
 
 
 class _Runs:
@@ -83,10 +101,10 @@ class _Runs:
         try:
             with Ledger.open(folder) as ledger:
                 said = verdict_line(read_findings(ledger))
-        except LedgerError as error:
-            said = str(error)
-        shown = html.escape(name, quote=True)
-        return f"<tr><td><a href='/runs/{shown}'>{shown}</a></td><td class='text'>{html.escape(said)}</td></tr>"
+        except _UNREADABLE as error:
+            said = f"cannot be read: {error}"
+        link = f"<a href='/runs/{quote(name, safe='')}'>{html.escape(name)}</a>"
+        return f"<tr><td>{link}</td><td class='text'>{html.escape(said)}</td></tr>"
 
     async def report(self, request: web.Request) -> web.Response:
         folder = self.folders().get(request.match_info["name"])

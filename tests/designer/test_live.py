@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
+from yarl import URL
 
 from designer.live import application
 from designer.search import RunOutcome, new_ledger
@@ -71,3 +74,41 @@ async def test_another_name_for_the_address_is_refused(runs: str) -> None:
 async def test_what_is_not_listed_is_not_served(runs: str, name: str) -> None:
     async with ClientSession() as client, client.get(f"{runs}/runs/{name}") as answer:
         assert answer.status == 404
+
+
+async def shown(place: Path, path: str) -> tuple[int, str]:
+    hosts: set[str] = set()
+    runner = web.AppRunner(application(place, hosts))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = f"127.0.0.1:{runner.addresses[0][1]}"
+    hosts.add(address)
+    try:
+        async with ClientSession() as client, client.get(URL(f"http://{address}{path}", encoded=True)) as answer:
+            return answer.status, await answer.text()
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("name", ["100% sure", "what?", "a#b", "two words", "x&y'z"])
+async def test_a_folder_may_have_any_name(tmp_path: Path, outcome: RunOutcome, name: str) -> None:
+    shutil.copytree(outcome.folder, tmp_path / name)
+    new_ledger(tmp_path / "other", small_scenario(), SETTINGS)
+    _, listed = await shown(tmp_path, "/")
+    (link,) = [link for link in re.findall("href='([^']*)'", listed) if "other" not in link]
+    status, page = await shown(tmp_path, link)
+    assert status == 200
+    assert "Sealed result" in page
+
+
+async def test_a_run_that_cannot_be_read_is_a_page_that_says_so(tmp_path: Path) -> None:
+    new_ledger(tmp_path / "good", small_scenario(), SETTINGS)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "ledger.sqlite").write_text("no database at all, but long enough to be looked at")
+    status, page = await shown(tmp_path, "/runs/bad")
+    assert status == 503
+    assert "not a ledger" in page
+    assert "<h1>" in page
+    status, page = await shown(tmp_path, "/")
+    assert status == 200
+    assert "not a ledger" in page
