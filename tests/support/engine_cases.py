@@ -146,6 +146,26 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(config, draw(st.sampled_from(PROFILES)), tuple(requests), tuple(sorted(cancels)), policy)
 
 
+def quick_cases() -> st.SearchStrategy[Case]:
+    """What a simulation is almost always: first come first served, whole prompts, no async scheduling, no batch policy,
+    nobody cancelled; the KV cache is sometimes too small."""
+    blocks = st.sampled_from([7, 12, 30, 60, 60])
+    return st.builds(_quick, cases(), blocks, st.sampled_from([3, 8, 16, 40]), st.sampled_from([2, 3, 5, 8]))
+
+
+def _quick(case: Case, blocks: int, tokens: int, seqs: int) -> Case:
+    config = replace(
+        case.config,
+        num_gpu_blocks=max(blocks, case.config.num_gpu_blocks),
+        max_num_batched_tokens=tokens,
+        max_num_seqs=seqs,
+        long_prefill_token_threshold=0,
+        scheduling_policy="fcfs",
+        async_scheduling=False,
+    )
+    return replace(case, config=config, cancels=(), batch_policy=None)
+
+
 TURN = 10**7
 """Longer than any case of twelve small requests takes: the turn before is over."""
 

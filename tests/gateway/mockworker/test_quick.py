@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from gateway.mockworker.engine import Engine, TokenRun
-from tests.support.engine_cases import Case, busy_case, cases, drive, session_cases
+from tests.support.engine_cases import Case, busy_case, cases, drive, quick_cases, session_cases
 from tests.support.reference_engine import ReferenceEngine
 
 COUNTERS = (
@@ -33,6 +33,68 @@ def quiet(*arguments: Any) -> Engine:
 
 def key_moments(runs: list[TokenRun]) -> list[tuple[Any, ...]]:
     return [(run.end, run.first, run.finished, run.stats) for run in runs if run.first or run.finished]
+
+
+class Watched(Engine):
+    """Counts how stretches end and begin: by the quick way, or left to the whole one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.num_quick = self.num_other = self.num_begun_otherwise = 0
+        super().__init__(*arguments, report_tokens=False)
+
+    def _complete(self, num_steps: int, end: int) -> None:
+        if self._cancelled or self._starved or not self._quick:
+            self.num_other += 1
+        else:
+            self.num_quick += 1
+        super()._complete(num_steps, end)
+
+    def _begin(self, start: int) -> None:
+        self.num_begun_otherwise += 1
+        super()._begin(start)
+
+
+def test_what_a_simulation_almost_always_is_takes_the_quick_way_and_is_never_late() -> None:
+    """Most examples must reach it: a test of the quick way that does not go there shows nothing."""
+    tried: list[Watched] = []
+
+    @settings(max_examples=200, deadline=None)
+    @given(quick_cases())
+    def check(case: Case) -> None:
+        reference, expected = drive(ReferenceEngine, case)
+        engine, runs = drive(Watched, case)
+        tried.append(engine)
+        event("all of it quick" if not engine.num_other + engine.num_begun_otherwise else "some of it quick")
+        assert key_moments(runs) == key_moments(expected)
+        assert counters(engine) == counters(reference)
+        _never_late(case)
+
+    check()
+    ends = sum(engine.num_quick for engine in tried), sum(engine.num_other for engine in tried)
+    assert ends[0] > 0.9 * sum(ends)
+    assert sum(engine.num_quick > engine.num_other for engine in tried) > 0.9 * len(tried)
+    assert sum(engine.num_begun_otherwise < engine.num_quick for engine in tried) > 0.5 * len(tried)
+    assert sum(engine.num_preemptions > 0 for engine in tried) > 5
+
+
+def _never_late(case: Case) -> None:
+    """By its own times alone, arrivals apart: nothing has happened a picosecond before, and nothing is left out."""
+    engine, reference = Watched(case.config, case.profile, None), ReferenceEngine(case.config, case.profile, None)
+    coming, now = list(case.requests), 0
+    while True:
+        due = engine.next_event_time()
+        if coming and (due is None or coming[0][0] <= due):
+            now, request = coming.pop(0)
+            engine.add(request, now)
+            reference.add(request, now)
+            continue
+        if due is None:
+            return
+        preempted = reference.num_preemptions
+        assert due <= now or key_moments(reference.advance(due - 1)) == []
+        assert reference.num_preemptions == preempted
+        now = due
+        assert key_moments(engine.advance(due)) == key_moments(reference.advance(due))
 
 
 @settings(max_examples=250, deadline=None)
