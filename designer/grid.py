@@ -115,14 +115,14 @@ def apply(scenario: Scenario, regime: Regime, duration_seconds: float | None = N
 
 def _synthetic(workload: SyntheticWorkload, regime: Regime, duration_seconds: float | None) -> SyntheticWorkload:
     arrivals = workload.arrivals
-    shape: dict[str, Any] = {"process": arrivals.process, "sigma": arrivals.sigma, "cv": arrivals.cv}
+    shape: dict[str, Any] = {}
     if regime.burstiness == POISSON:
-        shape = {"process": "poisson"}
+        shape = {"process": "poisson", "sigma": None, "cv": None}
     elif regime.burstiness != AS_IT_IS:
-        shape = {"process": "lognormal", "sigma": float(regime.burstiness)}
+        shape = {"process": "lognormal", "sigma": float(regime.burstiness), "cv": None}
     prompt, output = workload.prompt_tokens, workload.output_tokens
     changes: dict[str, Any] = {
-        "arrivals": Arrivals(rate=arrivals.rate * regime.load, **shape),
+        "arrivals": Arrivals(**arrivals.model_dump() | {"rate": arrivals.rate * regime.load, **shape}),
         "prompt_tokens": prompt.model_copy(update={"median": prompt.median * regime.prompts}),
         "output_tokens": output.model_copy(update={"median": output.median * regime.outputs}),
     }

@@ -82,12 +82,18 @@ class Judge:
         self._on_done = on_done
 
     def validate(
-        self, finalists: Sequence[Subject], baselines: Sequence[Subject], controls: Mapping[str, Subject] | None = None
+        self,
+        finalists: Sequence[Subject],
+        baselines: Sequence[Subject],
+        controls: Mapping[str, Subject] | None = None,
+        *,
+        failed_before: Sequence[Mapping[str, str]] = (),
     ) -> FrozenRecord | None:
         """Score on fresh seeds, pick the comparator and the winner, and freeze; None when none is better.
 
         ``controls``, by arm, are scored as well and reported, so that a run without a winner still says what every arm
-        found.
+        found. A baseline that fails cannot be the comparator, and the claim is the weaker for it: it is written down as
+        not compared, with those that failed on the train seeds (``failed_before``: label, digest, failure).
 
         The comparator is the best of the baselines. A finalist goes on if it is better than the comparator with
         a Holm-adjusted one-sided p below 0.05; of those, the best.
@@ -96,14 +102,16 @@ class Judge:
         shown = list((controls or {}).values())
         scored = self.score("validation", [*finalists, *baselines, *shown], seeds)
         ours, theirs = scored[: len(finalists)], scored[len(finalists) : len(finalists) + len(baselines)]
+        missing = [*map(dict, failed_before), *(_failure_json(entry) for entry in theirs if entry.failure)]
         theirs = [entry for entry in theirs if not entry.failure]
         if not theirs:
-            self._ledger.add_result("validation", {"error": "every baseline failed", "winner": None})
+            content = {"error": "every baseline failed", "winner": None, "not_compared": missing}
+            self._ledger.add_result("validation", content)
             return None
         comparator = min(theirs, key=lambda entry: _mean_log(entry.scores))
         passed, rows = self._compared([entry for entry in ours if not entry.failure], comparator)
         winner = min(passed, key=lambda pair: pair[0])[1] if passed else None
-        failed = [{"digest": entry.subject.digest, "failure": entry.failure} for entry in scored if entry.failure]
+        failed = [_failure_json(entry) for entry in scored if entry.failure]
         beside = dict(zip(controls or {}, scored[len(scored) - len(shown) :], strict=True))
         self._ledger.add_result(
             "validation",
@@ -112,6 +120,7 @@ class Judge:
                 "comparator_label": comparator.subject.label,
                 "finalists": rows,
                 "failed": failed,
+                "not_compared": missing,
                 "controls": {arm: _control_json(entry, comparator) for arm, entry in beside.items()},
                 "winner": None if winner is None else winner.subject.digest,
             },
@@ -143,39 +152,39 @@ class Judge:
         return record
 
     def seal(self, frozen: FrozenRecord, others: Sequence[Subject]) -> Verdict:
-        """The one test of the run; ``others`` are scored on the same seeds and reported, not tested."""
+        """The one test of the run; ``others`` are scored on the same seeds and reported, not tested.
+
+        Another look follows only where seeds may decide it: a policy that failed fails on the same seeds again.
+        """
         verdict: Verdict = "undecided"
         for look in range(1, frozen.max_looks + 1):
-            verdict = self._look(frozen, others, look)
-            if verdict != "undecided":
+            verdict, is_failed = self._look(frozen, others, look)
+            if verdict != "undecided" or is_failed:
                 break
         return verdict
 
-    def _look(self, frozen: FrozenRecord, others: Sequence[Subject], look: int) -> Verdict:
+    def _look(self, frozen: FrozenRecord, others: Sequence[Subject], look: int) -> tuple[Verdict, bool]:
+        """Its verdict, and whether the winner or the comparator failed."""
         seeds = [seed_of(self._secret, "sealed", n, frozen.digest) for n in range(frozen.num_seeds * look)]
         winner, comparator = self._ledger.subject(frozen.digest), self._ledger.subject(frozen.comparator)
         scored = self.score("sealed", [winner, comparator, *others], seeds)
-        failed = [entry for entry in scored[:2] if entry.failure]
-        if failed:
-            self._ledger.add_result(f"sealed {look}", {"look": look, "verdict": "worse", "error": failed[0].failure})
-            return "worse"
         alpha = frozen.alpha / frozen.max_looks
+        content: dict[str, Any] = {
+            "look": look,
+            "alpha": alpha,
+            "failed": [_failure_json(entry) for entry in scored if entry.failure],
+            "not_compared": (self._ledger.result("validation") or {}).get("not_compared", []),
+        }
+        if scored[0].failure or scored[1].failure:
+            verdict: Verdict = "worse" if scored[0].failure else "undecided"
+            self._ledger.add_result(f"sealed {look}", {**content, "verdict": verdict, "error": _why_none(scored)})
+            return verdict, True
         effect = effect_of(scored[0], scored[1], 1.0 - alpha)
-        verdict = effect.verdict(frozen.margin) if effect.p_value < alpha else "undecided"
-        rows = [
-            {
-                **effect_json(effect_of(scored[0], other, 1.0 - alpha)),
-                "digest": other.subject.digest,
-                "label": other.subject.label,
-                "mean": _mean(other.scores),
-            }
-            for other in scored[1:]
-            if not other.failure
-        ]
-        content: dict[str, Any] = {**effect_json(effect), "look": look, "verdict": verdict, "alpha": alpha}
-        content["mean"] = _mean(scored[0].scores)
+        verdict = look_verdict(effect, frozen.margin, alpha)
+        content |= {**effect_json(effect), "verdict": verdict, "mean": _mean(scored[0].scores)}
+        rows = [_against(scored[0], other, alpha) for other in scored[1:] if not other.failure]
         self._ledger.add_result(f"sealed {look}", {**content, "against": rows})
-        return verdict
+        return verdict, False
 
     def score(self, split: Split, subjects: Sequence[Subject], seeds: Sequence[int]) -> list[Scored]:
         """Every policy on every seed. A policy that is not one of the package's own runs in a process of its own."""
@@ -187,6 +196,31 @@ class Judge:
             Scored(subject, scores_by_seed(mine), next((r.reason for r in mine if r.status == "failed"), ""))
             for subject, mine in zip(subjects, by_subject, strict=True)
         ]
+
+
+def look_verdict(effect: PairedEffect, margin: float, alpha: float) -> Literal["better", "worse", "undecided"]:
+    """Of one look, whose intervals have the level ``1 - alpha``: intervals clear of the margin and p below alpha."""
+    return effect.verdict(margin) if effect.p_value < alpha else "undecided"
+
+
+def _against(winner: Scored, other: Scored, alpha: float) -> dict[str, Any]:
+    return {
+        **effect_json(effect_of(winner, other, 1.0 - alpha)),
+        "digest": other.subject.digest,
+        "label": other.subject.label,
+        "mean": _mean(other.scores),
+    }
+
+
+def _failure_json(entry: Scored) -> dict[str, str]:
+    return {"label": entry.subject.label, "digest": entry.subject.digest, "failure": entry.failure}
+
+
+def _why_none(scored: Sequence[Scored]) -> str:
+    winner, comparator = scored[:2]
+    if winner.failure:
+        return f"the winner failed: {winner.failure}"
+    return f"the comparator {comparator.subject.label} failed, so nothing is claimed against it: {comparator.failure}"
 
 
 def tier_of(subject: Subject) -> Tier:

@@ -116,3 +116,15 @@ def test_holding_pays_where_kv_is_scarce_and_costs_next_to_nothing_where_it_is_a
     assert scarce < 0.95
     assert ample == pytest.approx(1.0, abs=0.05)
     assert len(done) == 8
+
+
+def test_a_day_stays_a_day_in_every_regime() -> None:
+    day = {"process": "gamma", "cv": 2.0, "rate": 3.0, "day_seconds": 60.0, "day_amplitude": 0.5}
+    scenario: Any = contended_scenario()
+    arrivals = scenario.workload.arrivals.model_validate(day)
+    scenario = scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"arrivals": arrivals})})
+    busier: Any = apply(scenario, Regime(load=2.0)).workload
+    assert busier.arrivals == arrivals.model_copy(update={"rate": 6.0})
+    poisson: Any = apply(scenario, Regime(burstiness="poisson")).workload
+    calm = poisson.arrivals
+    assert (calm.process, calm.cv, calm.day_seconds, calm.day_amplitude) == ("poisson", None, 60.0, 0.5)

@@ -1,15 +1,20 @@
 """Finalists, frozen test and verdict, with scores from a table instead of simulations."""
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from designer.evaluations import Evaluator
 from designer.ledger import FrozenRecord, Ledger, RunRecord, seed_of
 from designer.sandbox import Evaluation, Sandbox, Task
-from designer.sealed import Judge, Protocol
+from designer.sealed import Judge, Protocol, look_verdict
+from designer.statistics import paired_effect
 from designer.subject import Subject, subject_of_source, subject_of_specs
 
 BASE, WEAK = subject_of_specs("least_loaded+fcfs"), subject_of_specs("random+fcfs")
@@ -108,7 +113,80 @@ def test_a_winner_that_fails_on_a_sealed_seed_is_not_better(judged) -> None:  # 
     frozen = judge.validate([candidate("fragile")], [BASE])
     sandbox._factors["fragile"] = -1.0
     assert judge.seal(frozen, []) == "worse"
-    assert ledger.result("sealed 1")["error"] == "crashed"
+    assert ledger.result("sealed 1")["error"] == "the winner failed: crashed"
+    assert ledger.result("sealed 2") is None, "it would fail on the same seeds again"
+
+
+def test_a_comparator_that_fails_on_a_sealed_seed_decides_nothing(judged) -> None:  # type: ignore[no-untyped-def]
+    judge, sandbox, ledger = judged({"good": 0.5})
+    frozen = judge.validate([candidate("good")], [BASE])
+    sandbox._factors[BASE.label] = -1.0
+    assert judge.seal(frozen, [WEAK]) == "undecided"
+    look = ledger.result("sealed 1")
+    assert "the comparator least_loaded+fcfs failed, so nothing is claimed against it: crashed" in look["error"]
+    assert "ratio" not in look
+    assert ledger.result("sealed 2") is None
+
+
+def test_a_baseline_that_fails_is_written_down_as_not_compared(judged) -> None:  # type: ignore[no-untyped-def]
+    judge, _, ledger = judged({"good": 0.5, "tuned": -1.0, "shown": -1.0})
+    earlier = {"label": "mine", "digest": "d", "failure": "slow"}
+    frozen = judge.validate([candidate("good")], [BASE, candidate("tuned")], failed_before=[earlier])
+    assert frozen.comparator == BASE.digest
+    missing = ledger.result("validation")["not_compared"]
+    assert [(row["label"], row["failure"]) for row in missing] == [("mine", "slow"), ("tuned", "crashed")]
+    assert judge.seal(frozen, [candidate("shown")]) == "better"
+    look = ledger.result("sealed 1")
+    assert look["not_compared"] == missing
+    assert [(row["label"], row["failure"]) for row in look["failed"]] == [("shown", "crashed")]
+
+
+def test_without_a_baseline_there_is_no_claim(judged) -> None:  # type: ignore[no-untyped-def]
+    judge, _, ledger = judged({"good": 0.5, "tuned": -1.0})
+    assert judge.validate([candidate("good")], [candidate("tuned")]) is None
+    assert ledger.result("validation")["error"] == "every baseline failed"
+    assert ledger.result("validation")["not_compared"][0]["label"] == "tuned"
+
+
+_NULL_DRAWS = 2_500
+_NULLS = {
+    "no difference, large spread": lambda rng, size: rng.normal(0.0, 1.0, size),
+    "at the margin": lambda rng, size: rng.normal(math.log(0.98), 0.3, size),
+    "at the margin, heavy tails": lambda rng, size: math.log(0.98) + 0.2 * rng.standard_t(3, size),
+    "at the margin, skewed": lambda rng, size: math.log(0.98) + 0.3 * (rng.gamma(4.0, 0.5, size) - 2.0),
+}
+
+
+@pytest.mark.parametrize("null", _NULLS)
+def test_the_sealed_protocol_seldom_calls_what_is_not_better_better(null: str) -> None:
+    """Many runs of which none has a policy that is better by more than the margin: of these, under 1 % say so."""
+    protocol = Protocol()
+    rng = np.random.default_rng(20_260_101)
+    runs = _NULLS[null](rng, (_NULL_DRAWS, protocol.sealed_seeds * protocol.max_looks))
+    false = sum(_is_called_better(run, protocol) for run in _hopeful(runs, protocol))
+    assert false / _NULL_DRAWS < protocol.alpha
+
+
+def _hopeful(runs: Any, protocol: Protocol) -> Any:
+    """Those with a t interval clear of the margin at some look: without that none is called better."""
+    alpha, bar = protocol.alpha / protocol.max_looks, math.log(1.0 - protocol.margin)
+    hopeful = np.zeros(len(runs), dtype=bool)
+    for look in range(1, protocol.max_looks + 1):
+        seen = runs[:, : protocol.sealed_seeds * look]
+        error = seen.std(axis=1, ddof=1) / math.sqrt(seen.shape[1])
+        hopeful |= seen.mean(axis=1) + stats.t.ppf(1.0 - alpha / 2, seen.shape[1] - 1) * error < bar
+    return runs[hopeful]
+
+
+def _is_called_better(run: Any, protocol: Protocol) -> bool:
+    alpha = protocol.alpha / protocol.max_looks
+    for look in range(1, protocol.max_looks + 1):
+        seen = np.exp(run[: protocol.sealed_seeds * look])
+        effect = paired_effect(seen, np.ones(len(seen)), 1.0 - alpha)
+        verdict = look_verdict(effect, protocol.margin, alpha)
+        if verdict != "undecided":
+            return verdict == "better"
+    return False
 
 
 def test_controls_are_scored_and_reported_even_when_nothing_is_better(judged) -> None:  # type: ignore[no-untyped-def]

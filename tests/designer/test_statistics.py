@@ -15,8 +15,10 @@ from designer.statistics import (
     holm,
     log_ratios,
     paired_effect,
+    ratio_interval,
     sign_flip_p,
     t_interval,
+    t_test_p,
 )
 
 SLEEP = np.array([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
@@ -113,3 +115,41 @@ def test_intervals_cover_at_about_their_level() -> None:
     hits = [t_interval(rng.normal(0, 1, 16)) for _ in range(400)]
     covered = sum(interval.low <= 0 <= interval.high for interval in hits)
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_a_ratio_of_means_has_fiellers_interval() -> None:
+    """Its ends are the ratios r at which the mean of above - r below is just told from 0, by definition."""
+    rng = np.random.default_rng(5)
+    below = rng.normal(2.0, 0.5, 12)
+    above = 0.6 * below + rng.normal(0.0, 0.2, 12)
+    interval = ratio_interval(above, below)
+    for end in (interval.low, interval.high):
+        assert stats.ttest_1samp(above - end * below, 0.0).pvalue == pytest.approx(0.05)
+    assert interval.low < above.mean() / below.mean() < interval.high
+    exact = ratio_interval(0.25 * below, below)
+    assert (exact.low, exact.high) == pytest.approx((0.25, 0.25))
+
+
+def test_a_share_of_what_may_be_nothing_has_no_interval() -> None:
+    interval = ratio_interval(np.array([1.0, 2.0, 3.0]), np.array([-1.0, 1.0, 0.5]))
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
+    assert math.isnan(ratio_interval(np.array([1.0]), np.array([1.0])).low)
+
+
+def test_fiellers_interval_covers_at_about_its_level() -> None:
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(400):
+        below = rng.normal(1.0, 0.4, 8)
+        interval = ratio_interval(0.5 * below + rng.normal(0.0, 0.3, 8), below)
+        covered += math.isnan(interval.low) or interval.low <= 0.5 <= interval.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_one_sided_t_agrees_with_scipy() -> None:
+    for side in ("less", "greater"):
+        assert t_test_p(SLEEP, side) == pytest.approx(stats.ttest_1samp(SLEEP, 0.0, alternative=side).pvalue)
+    assert t_test_p(np.array([-1.0, -1.0]), "less") == 0.0
+    assert t_test_p(np.array([-1.0, -1.0]), "greater") == 1.0
+    assert t_test_p(np.array([-1.0]), "less") == 1.0
