@@ -6,15 +6,14 @@ gateway's own rule in the slot that is taken away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from designer.proposers import scaling
+from designer.proposers import batching, scaling
+from designer.proposers.batching import BatchProgram
 from designer.proposers.emit import emit
-from designer.proposers.emit_scaling import emit_scaling
 from designer.proposers.grammar import (
-    Const,
     GrammarError,
     Program,
     Sum,
@@ -25,6 +24,9 @@ from designer.proposers.grammar import (
     sites,
     with_slot,
 )
+from designer.proposers.parts import PARTS, Joint, emit_joint
+from designer.proposers.parts import from_json as parts_from_json
+from designer.proposers.scaling import ScalingProgram
 from designer.proposers.words import phrase
 from designer.sealed import Judge, Scored, effect_json, effect_of
 from designer.subject import Subject, subject_of_source
@@ -47,7 +49,7 @@ def components(winner: Subject, program: Mapping[str, Any] | None) -> list[Compo
     if program is None:
         parts = list(_of_slots(winner))
     else:
-        parts = list(_of_scaling(program) if "scaling" in program else _of_program(from_json(program)))
+        parts = list(_of_parts(parts_from_json(program)) if "parts" in program else _of_program(from_json(program)))
     distinct = {part.without.digest: part for part in reversed(parts) if part.without.digest != winner.digest}
     return list(distinct.values())[::-1]
 
@@ -72,13 +74,18 @@ def _of_program(program: Program) -> Iterator[Component]:
 
 
 def _without(program: Program, smaller: Iterator[tuple[str, Kind, Program]]) -> Iterator[Component]:
+    for words, kind, reduced in _valid(program, smaller):
+        yield Component(words, kind, subject_of_source(emit(reduced), f"without {words}"))
+
+
+def _valid(program: Program, smaller: Iterable[tuple[str, Kind, Program]]) -> Iterator[tuple[str, Kind, Program]]:
     for words, kind, rest in smaller:
         try:
             reduced = check(canonical(rest))
         except GrammarError:
             continue
         if reduced != program:
-            yield Component(words, kind, subject_of_source(emit(reduced), f"without {words}"))
+            yield words, kind, reduced
 
 
 def _rules(program: Program) -> Iterator[tuple[str, Kind, Program]]:
@@ -103,25 +110,27 @@ def _terms(program: Program) -> Iterator[tuple[str, Kind, Program]]:
                 yield f"{phrase(term)}, in the {_WHERE[site.path[0]]}", "term", put(program, site.path, smaller)
 
 
-def _of_scaling(data: Mapping[str, Any]) -> Iterator[Component]:
-    """Each signal, the spare replicas, the look ahead, and the patience before any replica is given up."""
-    program = scaling.from_json(data)
-    for n, signal in enumerate(program.signals):
-        rest = (*program.signals[:n], *program.signals[n + 1 :])
-        if rest:
-            yield _rescaled(scaling.SIGNALS[signal.name].words, replace(program, signals=rest))
-        if signal.name == "forecast":
-            now = scaling.Signal("arrivals", signal.carried)
-            yield _rescaled("the look ahead", replace(program, signals=(*program.signals[:n], now, *rest[n:])))
-    if program.spare.value > 0.0:
-        yield _rescaled("the spare replicas", replace(program, spare=Const("spare_replicas", 0.0)))
-    least = scaling.CONSTANTS["hold_seconds"].low
-    yield _rescaled("the patience before shrinking", replace(program, hold=Const("hold_seconds", least)))
+def _of_parts(program: Joint) -> Iterator[Component]:
+    """Each part of a joint program as a whole, what is in use without the designer in its place; then within parts."""
+    for name, part in program.parts:
+        plain = PARTS[name].founders[0][1]
+        if len(program.parts) > 1 and part != plain:
+            yield _joint(f"the {name} rules", "slot", program.with_part(name, plain))
+        for words, kind, smaller in _within(part):
+            yield _joint(words, kind, program.with_part(name, smaller))
 
 
-def _rescaled(words: str, rest: scaling.ScalingProgram) -> Component:
-    source = emit_scaling(scaling.canonical(rest))
-    return Component(words, "term", subject_of_source(source, f"without {words}"))
+def _joint(words: str, kind: Kind, rest: Joint) -> Component:
+    return Component(words, kind, subject_of_source(emit_joint(rest), f"without {words}"))
+
+
+def _within(part: Any) -> Iterator[tuple[str, Kind, Any]]:
+    if isinstance(part, Program):
+        yield from _valid(part, (*_rules(part), *_terms(part)))
+    elif isinstance(part, ScalingProgram):
+        yield from ((words, "term", smaller) for words, smaller in scaling.reductions(part))
+    elif isinstance(part, BatchProgram):
+        yield from ((words, "term", smaller) for words, smaller in batching.reductions(part))
 
 
 _WHERE: Mapping[str | int, str] = {"limits": "limit", "choice": "choice of worker", "order": "queue order"}

@@ -22,28 +22,14 @@ from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, s
 from designer.offered import left_out
 from designer.proposers.llm.proposer import LlmProposer
 from designer.proposers.protocol import Outcome, Proposer, log_ratio
-from designer.proposers.roster import CONTROLS, PROPOSERS, TARGETS, Brief, Target
+from designer.proposers.roster import CONTROLS, PROPOSERS, Brief, TargetError, parse_target
 from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
 from designer.simulator.scenario import Scenario
 from designer.subject import Subject, subject_of_source, subject_of_specs
+from designer.targets import BASELINES, REFERENCES
 
-REFERENCE = "least_loaded+fcfs"
-"""What the search measures against, and the gateway's default."""
-BASELINES = (
-    REFERENCE,
-    "least_tokens+fcfs",
-    "least_waiting+fcfs",
-    "power_of_two+fcfs",
-    "round_robin+fcfs",
-    "random+fcfs",
-)
-"""What stands in for "what is in use": the best of them is what a winner must beat."""
-SCALING_BASELINES = tuple(f"least_loaded+target_tracking:target={target}" for target in (16, 32, 64))
-"""Of the target ``autoscaling``; the first is its reference."""
-REFERENCES = ("joint/expert", "joint/head_room")
-"""Published designs: reported beside the winner, and neither seeds of the search nor its comparator unless asked."""
 _VALIDATED_BASELINES = 2
 _VERIFIED_SEEDS = 2
 """Train seeds on which a finalist's decisions are compared between the two tiers."""
@@ -58,7 +44,8 @@ class Settings:
     """Everything that determines a run but its secret; stored with it."""
 
     proposer: str = "evolve"
-    target: Target = "routing"
+    target: str = "routing"
+    """One part or several, by comma: ``designer.proposers.roster.parse_target``."""
     budget: int = 100
     """Simulations of one policy on one seed that the proposer may spend; the control gets the same."""
     seed: int = 1
@@ -86,8 +73,10 @@ class Settings:
             raise SearchError(f"no proposer {self.proposer!r}; one of {', '.join(PROPOSER_NAMES)}")
         if (self.llm is not None) != (self.proposer == "llm"):
             raise SearchError("models are for --proposer llm, which needs them: --model NAME --base-url URL --price 0")
-        if self.target not in TARGETS:
-            raise SearchError(f"no target {self.target!r}; one of {', '.join(TARGETS)}")
+        try:
+            parse_target(self.target)
+        except TargetError as error:
+            raise SearchError(str(error)) from None
         if self.budget < 1 or not self.baselines:
             raise SearchError("the budget must be at least 1, and there must be a baseline")
         if problem := self.protocol.problem():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-MAX_LINES = 149
+MAX_LINES = 249
+"""Enough for a module that fills four slots; one that fills a single slot is best kept under 150."""
 MAX_CHARACTERS = 16_384
 MAX_RANGE = 100_000
 """The largest literal that bounds a range or a repetition."""

@@ -27,7 +27,7 @@ from policies.syntax import parse
 
 Param = int | float | bool | str
 _PARAM_TYPES: Mapping[str, type[Param]] = {"int": int, "float": float, "bool": bool, "str": str}
-_BUILTIN_FOLDERS = ("routing", "scheduling", "autoscaling", "joint")
+_BUILTIN_FOLDERS = ("routing", "scheduling", "autoscaling", "batch", "joint")
 _PACKAGE = Path(__file__).parent
 _MODULE_PREFIX = "ranvier_policy_"
 MAX_MODULES = 512

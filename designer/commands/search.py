@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -16,21 +16,21 @@ from designer.arm import Progress
 from designer.commands import llm_options
 from designer.findings import read_findings
 from designer.ledger import Ledger
-from designer.proposers.roster import TARGETS, Target
+from designer.proposers.parts import PART_NAMES
+from designer.proposers.roster import TargetError
 from designer.report import to_json, to_text, write_html
 from designer.sealed import Protocol
 from designer.search import (
-    BASELINES,
     PROPOSER_NAMES,
-    REFERENCES,
-    SCALING_BASELINES,
     RunOutcome,
     Search,
+    SearchError,
     Settings,
     Watcher,
     new_ledger,
 )
 from designer.simulator.scenario import load_scenario
+from designer.targets import BASELINES, REFERENCES, baselines_of, references_of
 
 _DEFAULT = Protocol()
 JobsOption = Annotated[int, typer.Option(min=1, help="Simulations at a time.")]
@@ -40,7 +40,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as J
 def run_command(
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
     proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSER_NAMES)}.")] = "evolve",
-    target: Annotated[str, typer.Option(help=f"What is searched: {', '.join(TARGETS)}.")] = "routing",
+    target: Annotated[str, typer.Option(help=f"What is searched, by comma: {', '.join(PART_NAMES)}.")] = "routing",
     budget: Annotated[int, typer.Option(min=1, help="Simulations (one policy, one seed) of the search.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the search and its train seeds.")] = 1,
     out: Annotated[Path | None, typer.Option(help="A new folder for the run; runs/SCENARIO-PROPOSER-TIME.")] = None,
@@ -75,14 +75,19 @@ def run_command(
 
     Example: designer run --scenario glia --proposer evolve --budget 100 --seed 1 --out runs/first
     """
+    loaded = load_scenario(scenario)
+    try:
+        baselines, references = baselines_of(target, loaded), references_of(target)
+    except TargetError as error:
+        raise SearchError(f"--target: {error}") from None
     settings = Settings(
         proposer=proposer,
-        target=cast(Target, target),
+        target=target,
         budget=budget,
         seed=seed,
         control=control,
-        baselines=tuple(baseline or (SCALING_BASELINES if target == "autoscaling" else BASELINES)),
-        references=tuple(reference or (() if target == "autoscaling" else REFERENCES)),
+        baselines=tuple(baseline or baselines),
+        references=tuple(reference or references),
         protocol=Protocol(train_seeds, validation_seeds, finalists, sealed_seeds, margin=margin, max_looks=looks),
         deadline_seconds=deadline,
         ablation_seeds=ablation_seeds,
@@ -97,7 +102,6 @@ def run_command(
             prompts=prompts,
         ),
     )
-    loaded = load_scenario(scenario)
     folder = out or Path("runs") / f"{loaded.name}-{proposer}-{time.strftime('%Y%m%d-%H%M%S')}"
     with new_ledger(folder, loaded, settings) as ledger:
         typer.echo(f"run: {folder}", err=True)

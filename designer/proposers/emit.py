@@ -16,6 +16,7 @@ from designer.proposers.grammar import (
     Program,
     Rank,
     Share,
+    Site,
     Smaller,
     Sum,
     Times,
@@ -25,6 +26,7 @@ from designer.proposers.grammar import (
     sites,
     unit_of,
 )
+from designer.proposers.sections import Parameter, Section
 from designer.proposers.vocabulary import CONSTANTS, QUANTITIES
 from designer.proposers.words import paragraphs, title, why
 
@@ -49,6 +51,39 @@ def emit(program: Program) -> str:
         "\n" + _create(program, names),
     ]
     return "\n".join(parts)
+
+
+def routing_section(program: Program) -> Section:
+    """The same policy as part of a module that fills more slots."""
+    names = _parameter_names(program)
+    return Section(
+        title=title(program).removesuffix("."),
+        rules=tuple(paragraphs(program)),
+        why=why(program),
+        methods=(
+            _admit(),
+            _key(program, names),
+            _route(program),
+            *((_may_take(program, names),) if program.limits else ()),
+            *((_rank(program, names),) if program.choice else ()),
+        ),
+        parameters=_parameters(program),
+        state=("self._rng = rng" if program.ties == "random" else "self._turn = 0",),
+        contract=frozenset({"Candidate", "Pool", "Request"}),
+        typing=frozenset({"Sequence"}),
+        reads_rng=program.ties == "random",
+    )
+
+
+def _parameters(program: Program) -> tuple[Parameter, ...]:
+    values = constants(program)
+    kinds = {name: site.expr.kind for site, name in _named(program) if isinstance(site.expr, Const)}
+    return tuple(Parameter(name, value, CONSTANTS[kinds[name]].words) for name, value in values.items())
+
+
+def _named(program: Program) -> list[tuple[Site, str]]:
+    names = _parameter_names(program)
+    return [(site, names[site.path]) for site in sites(program) if site.path in names]
 
 
 def constants(program: Program) -> dict[str, float]:

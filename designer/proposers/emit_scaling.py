@@ -1,33 +1,37 @@
-"""A scaling program as the module a person would have written."""
+"""A scaling program as the part of a module a person would have written."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
+from designer.proposers.scaling import CONSTANTS, SIGNALS, ScalingProgram, carried_names, kind_of, looks_ahead
+from designer.proposers.sections import Parameter, Section, method
 
-from designer.proposers.scaling import CONSTANTS, SIGNALS, ScalingProgram, constants
-
-_WIDTH = 110
-_FORECAST = "forecast"
-
-_HELD = '''\
-    def _held(self, wanted: int, now: float) -> int:
-        """The largest answer of the last ``hold_seconds``; only those larger than all after them need be kept."""
-        oldest = now - self._hold_seconds
-        self._recent = [(time, size) for time, size in self._recent if time > oldest and size > wanted]
-        self._recent.append((now, wanted))
-        return self._recent[0][1]
-'''
-_RATE_AHEAD = '''\
-    def _rate_ahead(self, pool: Pool) -> float:
-        """The arrival rate carried on along its slope of the last minute, ``lead_seconds`` ahead."""
-        self._rates = [(time, rate) for time, rate in self._rates if time > pool.now - 60.0]
-        self._rates.append((pool.now, pool.arrival_rate))
-        oldest_time, oldest_rate = self._rates[0]
-        passed = pool.now - oldest_time
-        slope = (pool.arrival_rate - oldest_rate) / passed if passed > 0.0 else 0.0
-        return max(0.0, pool.arrival_rate + slope * self._lead_seconds)
-'''
+_HELD = method(
+    "_held(self, wanted: int, now: float) -> int",
+    [
+        "oldest = now - self._hold_seconds",
+        "self._recent = [(time, size) for time, size in self._recent if time > oldest and size > wanted]",
+        "self._recent.append((now, wanted))",
+        "return self._recent[0][1]",
+    ],
+    "The largest answer of the last ``hold_seconds``; only those larger than all after them need be kept.",
+)
+_AHEAD = method(
+    "_ahead(self, counts: list[tuple[float, int]], now: float, count: int) -> float",
+    [
+        "oldest = now - self._window_seconds",
+        "counts[:] = [(time, known) for time, known in counts if oldest < time < now]",
+        "counts.append((now, count))",
+        "steps = list(pairwise(counts))",
+        "times = [(before[0] + after[0]) / 2 - now for before, after in steps]",
+        "rates = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in steps]",
+        "if len(rates) < 2:",
+        "    return max(0.0, sum(rates))",
+        "slope, rate_now = statistics.linear_regression(times, rates)",
+        "lead = self._lead_seconds if slope > 0.0 else self._fall_lead_seconds",
+        "return max(0.0, rate_now + slope * lead)",
+    ],
+    "Per second: the line through the rates of the last ``window_seconds``, carried on beyond now.",
+)
 _FILLED = '''\
 def _filled(pool: Pool, wanted: int) -> Mapping[str, int]:
     """The first variant to its maximum, then the next."""
@@ -41,113 +45,80 @@ def _filled(pool: Pool, wanted: int) -> Mapping[str, int]:
 '''
 
 
-def emit_scaling(program: ScalingProgram) -> str:
-    """The source of an autoscaling policy, constants as its parameters' defaults."""
-    imports = "import math\nfrom collections.abc import Mapping\n\nfrom policies.contract import Pool, Rng\n\n"
-    methods = [_init(program), _desired(program), *([_RATE_AHEAD] if _forecasts(program) else []), _HELD]
-    return "\n".join(
-        [
-            _docstring(program),
-            f"from __future__ import annotations\n\n{imports}",
-            "class DesignedScaling:",
-            "\n".join(methods),
-            f"\n{_FILLED}",
-            f"\n{_create(program)}",
-        ]
+def scaling_section(program: ScalingProgram) -> Section:
+    """Its methods and its words."""
+    ahead = looks_ahead(program.signals)
+    return Section(
+        title=f"As many replicas as carry {' and '.join(name.replace('_', ' ') for name in program.signals)}",
+        rules=(_rule(program),),
+        why=why_scaling(program),
+        methods=(_desired(program), *((_AHEAD,) if ahead else ()), _HELD),
+        parameters=tuple(Parameter(name, value, CONSTANTS[kind_of(name)].words) for name, value in program.values),
+        state=("self._recent: list[tuple[float, int]] = []", *_memory(program)),
+        contract=frozenset({"Pool"}),
+        typing=frozenset({"Mapping"}),
+        modules=frozenset({"math", "statistics"} if ahead else {"math"}),
+        imports=("from itertools import pairwise",) if ahead else (),
+        functions=(_FILLED,),
     )
 
 
 def why_scaling(program: ScalingProgram) -> str:
     """The reason to expect an effect, from the parts the program has."""
-    names = [signal.name for signal in program.signals]
+    names = set(program.signals)
     reasons = []
-    if _FORECAST in names:
-        reasons.append("a replica takes time to start, so what counts is the load at the time when it is ready")
-    if "arrivals" in names or _FORECAST in names:
+    if looks_ahead(program.signals):
+        reasons.append(
+            "a replica takes time to start and is given up only after a while, so what counts is the load at the time "
+            "when a change has its effect, and a line through what arrived lately says what that will be"
+        )
+    if "arrivals" in names:
         reasons.append("the arrival rate moves before queues do, and does not grow when workers are slow")
-    if {"requests", "kv_use"} & set(names):
+    if {"requests", "kv_use"} & names:
         reasons.append("what is in flight says how much the workers have in hand, long requests included")
-    if {"waiting", "queued"} & set(names):
-        reasons.append("a queue is the sign that capacity is missing now")
-    reasons.append("fewer replicas are taken only after a while, so that a lull in arrivals costs no cold start")
-    return "; ".join(reasons).capitalize() + "."
+    if {"waiting", "queued", "prefill"} & names:
+        reasons.append("work that waits is the sign that capacity is missing now")
+    if program["hold_seconds"] >= 10.0:
+        reasons.append("fewer replicas are taken only after a while, so that a lull in arrivals costs no cold start")
+    text = "; ".join(reasons or ["each replica carries so much and no more"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _forecasts(program: ScalingProgram) -> bool:
-    return any(signal.name == _FORECAST for signal in program.signals)
-
-
-def _docstring(program: ScalingProgram) -> str:
-    values = {name: constant.value for name, constant in constants(program).items()}
-    keys = list(values)
+def _rule(program: ScalingProgram) -> str:
     shares = [
-        f"{SIGNALS[signal.name].words} over {values[key]:g} for each replica"
-        for signal, key in zip(program.signals, keys, strict=False)
+        f"{SIGNALS[name].words} over {program[key]:g} for each replica"
+        for name, key in zip(program.signals, carried_names(program.signals), strict=True)
     ]
-    joined = shares[0]
-    if len(shares) > 1:
-        joined = f"the larger of {shares[0]}, and {shares[1]}" if program.combine == "larger" else " plus ".join(shares)
-    spare = f", plus {values['spare_replicas']:g} to spare" if values["spare_replicas"] else ""
-    rules = (
-        f"Wanted: {joined}{spare}; rounded up. More are asked for at once; fewer only after every answer of the last "
-        f"{values['hold_seconds']:g} seconds was that low. With several variants the first is filled to its maximum, "
-        "then the next."
+    joined = f"the larger of {', and '.join(shares)}" if program.combine == "larger" and len(shares) > 1 else ""
+    spare = f", plus {program['spare_replicas']:g} to spare" if program["spare_replicas"] else ""
+    text = f"Replicas wanted: {joined or ' plus '.join(shares)}{spare}; rounded up."
+    if looks_ahead(program.signals):
+        text += (
+            f" What is expected is the line through the last {program['window_seconds']:g} seconds, "
+            f"{program['lead_seconds']:g} seconds on if it rises and {program['fall_lead_seconds']:g} if it falls."
+        )
+    return (
+        f"{text} More are asked for at once; fewer only after every answer of the last {program['hold_seconds']:g} "
+        "seconds was that low. With several variants the first is filled to its maximum, then the next."
     )
-    what = " and ".join(SIGNALS[signal.name].words for signal in program.signals)
-    heading = textwrap.shorten(f"As many replicas as carry {what}.", _WIDTH, placeholder=" …")
-    reason = f"Why it should work: {why_scaling(program)}"
-    texts = [heading, textwrap.fill(rules, _WIDTH), textwrap.fill(reason, _WIDTH), "Written by the designer."]
-    return '"""' + "\n\n".join(texts) + '\n"""\n'
 
 
-def _init(program: ScalingProgram) -> str:
-    names = list(constants(program))
-    arguments = "".join(f", {name}: float" for name in names)
-    lines = [f"    def __init__(self{arguments}) -> None:", *(f"        self._{name} = {name}" for name in names)]
-    lines.append("        self._recent: list[tuple[float, int]] = []")
-    if _forecasts(program):
-        lines.append("        self._rates: list[tuple[float, float]] = []")
-    return "\n".join([*_wrapped(lines[0]), *lines[1:], ""])
+def _memory(program: ScalingProgram) -> tuple[str, ...]:
+    return tuple(f"self._{name}: list[tuple[float, int]] = []" for name in program.signals if SIGNALS[name].ahead)
 
 
 def _desired(program: ScalingProgram) -> str:
-    names = list(constants(program))[: len(program.signals)]
-    lines = ["    def desired_replicas(self, pool: Pool) -> Mapping[str, int]:"]
+    lines = []
     demands = []
-    for signal, name in zip(program.signals, names, strict=True):
-        code = SIGNALS[signal.name].code
-        if " + " in code:
-            lines.append(f"        {signal.name} = {code}")
-            code = signal.name
-        lines.append(f"        for_{signal.name} = {code} / self._{name}")
-        demands.append(f"for_{signal.name}")
-    joined = demands[0] if len(demands) == 1 else _joined(program, demands)
-    lines.append(f"        wanted = math.ceil({joined} + self._spare_replicas)")
-    lines.append("        return _filled(pool, self._held(wanted, pool.now))")
-    return "\n".join([*lines, ""])
-
-
-def _joined(program: ScalingProgram, demands: list[str]) -> str:
-    return f"max({', '.join(demands)})" if program.combine == "larger" else " + ".join(demands)
-
-
-def _create(program: ScalingProgram) -> str:
-    values = {name: constant.value for name, constant in constants(program).items()}
-    kinds = {name: constant.kind for name, constant in constants(program).items()}
-    arguments = "".join(f"    {name}: float = {value!r},\n" for name, value in values.items())
-    notes = [f"    ``{name}``: {CONSTANTS[kind].words}." for name, kind in kinds.items()]
-    head = ['    """' + notes[0].strip(), *notes[1:], '    """']
-    body = f"    return DesignedScaling({', '.join(values)})"
-    return "\n".join([f"def create(\n    rng: Rng,\n    *,\n{arguments}) -> DesignedScaling:", *head, body, ""])
-
-
-def _wrapped(head: str) -> Iterator[str]:
-    """A signature on one line, or an argument a line."""
-    if len(head) <= _WIDTH + 8:
-        yield head
-        return
-    name, _, rest = head.partition("(")
-    inside, _, result = rest.rpartition(")")
-    yield f"{name}("
-    yield from (f"        {argument}," for argument in inside.split(", "))
-    yield f"    ){result}"
+    for name, carried in zip(program.signals, carried_names(program.signals), strict=True):
+        signal = SIGNALS[name]
+        code = f"self._ahead(self._{name}, pool.now, {signal.code})" if signal.ahead else signal.code
+        if " + " in code or signal.ahead:
+            lines.append(f"{name} = {code}")
+            code = name
+        lines.append(f"for_{name} = {code} / self._{carried}")
+        demands.append(f"for_{name}")
+    joined = f"max({', '.join(demands)})" if program.combine == "larger" and len(demands) > 1 else " + ".join(demands)
+    lines.append(f"wanted = math.ceil({joined} + self._spare_replicas)")
+    lines.append("return _filled(pool, self._held(wanted, pool.now))")
+    return method("desired_replicas(self, pool: Pool) -> Mapping[str, int]", lines)

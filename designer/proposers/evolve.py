@@ -97,7 +97,7 @@ class EvolveProposer:
             program = together or ROUTING.tuned(parent.program, known, rng)
             if program is not None and all(program != other for other, _ in known):
                 change = "moves all constants a little" if together else "tunes a constant"
-                proposal = _proposal(program, change, (parent,), _predicted(history, change, parent.effect))
+                proposal = _proposal(program, change, (parent,), predicted_effect(history, change, parent.effect))
                 return _with_program(proposal, program)
         return None
 
@@ -136,18 +136,20 @@ class EvolveProposer:
         draw = rng.random()
         if draw < fresh:
             program = sampler.program()
-            return _proposal(program, _AFRESH, (), _predicted(history, _AFRESH, 0.0)), program
+            return _proposal(program, _AFRESH, (), predicted_effect(history, _AFRESH, 0.0)), program
         parent = _tournament(parents, rng)
         if draw < fresh + 0.25 and len(parents) > 1:
             other = _tournament([p for p in parents if p is not parent], rng)
             program, change = cross(parent.program, other.program, sampler)
-            return _proposal(program, change, (parent, other), _predicted(history, change, parent.effect)), program
+            return _proposal(
+                program, change, (parent, other), predicted_effect(history, change, parent.effect)
+            ), program
         good = parent.effect < _SUBSTANTIAL
         program, change = mutate(parent.program, sampler, refine=good)
         if rng.random() < 0.2:
             program, also = mutate(program, sampler, refine=good)
             change = f"{change} and {also}"
-        return _proposal(program, change, (parent,), _predicted(history, change, parent.effect)), program
+        return _proposal(program, change, (parent,), predicted_effect(history, change, parent.effect)), program
 
 
 def _with_program(proposal: Proposal, program: Program) -> Proposal:
@@ -161,7 +163,7 @@ def _tournament(parents: Sequence[_Parent], rng: random.Random) -> _Parent:
     return parents[min(rng.randrange(pool) for _ in range(_TOURNAMENT))]
 
 
-def _predicted(history: History, change: str, parent_effect: float) -> float:
+def predicted_effect(history: History, change: str, parent_effect: float) -> float:
     """What the same kind of change did so far, on average and shrunk towards nothing, after the parent's effect."""
     effects = {o.proposal.candidate_hash: history.effect(o) for o in history.outcomes if o.status == "scored"}
     gains = [

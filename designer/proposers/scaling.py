@@ -1,21 +1,25 @@
-"""A small grammar of autoscaling rules: what is measured, how much of it one replica carries, how fast to shrink.
+"""A grammar of autoscaling rules: what is measured, how much of it one replica carries, how fast to shrink.
 
 Wanted replicas are the largest, or the sum, of a few signals each divided by what a replica carries of it, and spare
-ones besides. More are asked for at once; fewer only after every answer of the last ``hold`` seconds was that low.
+ones besides. More are asked for at once; fewer only after every answer of the last ``hold`` seconds was that low. A
+signal that looks ahead is a line through what arrived lately, carried on to the time when a change has its effect:
+the start of a replica on the way up, and whatever holds back a replica's end on the way down.
+
+Nothing here reads the time of day: a rule found on some days must do on others.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from designer.proposers.grammar import Const, GrammarError
 from designer.proposers.sampling import rounded
 from designer.proposers.vocabulary import ConstantKind
 
-SignalName = Literal["requests", "waiting", "arrivals", "forecast", "kv_use", "queued"]
+SignalName = Literal["requests", "waiting", "prefill", "arrivals", "requests_ahead", "tokens_ahead", "kv_use", "queued"]
 Combine = Literal["larger", "sum"]
 MAX_SIGNALS = 2
 
@@ -27,9 +31,11 @@ class SignalKind:
     name: SignalName
     words: str
     code: str
-    """Over ``pool``; ``self._rate_ahead(pool)`` is the arrival rate, ``lead`` seconds ahead."""
+    """Over ``pool``; of a signal that looks ahead, the count whose rate is carried on."""
     carried: str
     """A key of ``CONSTANTS``: what one replica carries of it."""
+    ahead: bool = False
+    """A rate per second, as it will be when a change has its effect."""
 
 
 _SIGNALS = (
@@ -45,12 +51,26 @@ _SIGNALS = (
         "sum(worker.num_requests_waiting for worker in pool.workers) + pool.num_queued_requests",
         "waiting_per_replica",
     ),
-    SignalKind("arrivals", "the arrival rate", "pool.arrival_rate", "rate_per_replica"),
     SignalKind(
-        "forecast",
-        "the arrival rate expected when a replica asked for now is ready",
-        "self._rate_ahead(pool)",
+        "prefill",
+        "the prompt tokens not yet prefilled, in flight and held",
+        "sum(worker.num_inflight_prefill_tokens for worker in pool.workers) + pool.num_queued_prompt_tokens",
+        "prefill_per_replica",
+    ),
+    SignalKind("arrivals", "the arrival rate of the last minute", "pool.arrival_rate", "rate_per_replica"),
+    SignalKind(
+        "requests_ahead",
+        "the arrival rate expected when a change of size has its effect",
+        "pool.num_arrived_requests",
         "rate_per_replica",
+        ahead=True,
+    ),
+    SignalKind(
+        "tokens_ahead",
+        "the rate of prompt tokens expected when a change of size has its effect",
+        "pool.num_arrived_prompt_tokens",
+        "token_rate_per_replica",
+        ahead=True,
     ),
     SignalKind(
         "kv_use",
@@ -66,100 +86,160 @@ CONSTANTS: Mapping[str, ConstantKind] = {
     for kind in (
         ConstantKind("requests_per_replica", "requests", 4.0, 256.0, True, "requests one replica carries"),
         ConstantKind("waiting_per_replica", "requests", 0.5, 64.0, True, "waiting requests that call for a replica"),
+        ConstantKind("prefill_per_replica", "tokens", 500.0, 100_000.0, True, "unprefilled tokens a replica carries"),
         ConstantKind("rate_per_replica", "requests", 0.2, 50.0, True, "requests a second one replica carries"),
+        ConstantKind("token_rate_per_replica", "tokens", 200.0, 50_000.0, True, "prompt tokens a second it carries"),
         ConstantKind("use_per_replica", "fraction", 0.2, 1.0, False, "share of its KV cache a replica is to use"),
-        ConstantKind("lead_seconds", "seconds", 5.0, 120.0, True, "seconds ahead that the arrival rate is carried on"),
-        ConstantKind("spare_replicas", "fraction", 0.0, 2.0, False, "replicas wanted beyond what is measured"),
+        ConstantKind("window_seconds", "seconds", 15.0, 400.0, True, "seconds of arrivals that the line goes through"),
+        ConstantKind("lead_seconds", "seconds", 3.0, 120.0, True, "seconds ahead that a rising rate is carried on"),
         ConstantKind(
-            "hold_seconds", "seconds", 1.0, 600.0, True, "seconds for which fewer must do before any is given up"
+            "fall_lead_seconds", "seconds", 3.0, 120.0, True, "seconds ahead that a falling one is carried on"
         ),
+        ConstantKind("spare_replicas", "fraction", 0.0, 2.0, False, "replicas wanted beyond what is measured"),
+        ConstantKind("hold_seconds", "seconds", 1.0, 600.0, True, "seconds for which fewer must do before one goes"),
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    name: SignalName
-    carried: Const
+_AHEAD = ("window_seconds", "lead_seconds", "fall_lead_seconds")
+_ALWAYS = ("spare_replicas", "hold_seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingProgram:
-    signals: tuple[Signal, ...]
+    signals: tuple[SignalName, ...]
     combine: Combine
-    spare: Const
-    hold: Const
-    lead: Const
-    """Read by the forecast alone."""
+    values: tuple[tuple[str, float], ...]
+    """The constants that it reads, by the name of a parameter, in the order of ``constant_names``."""
+
+    def __getitem__(self, name: str) -> float:
+        return dict(self.values)[name]
+
+
+def carried_names(signals: tuple[SignalName, ...]) -> list[str]:
+    """For each signal, the parameter it is divided by: two that share a kind have one each."""
+    kinds = [SIGNALS[name].carried for name in signals]
+    return [
+        kind if kinds[:n].count(kind) == 0 else f"{kind}_{kinds[:n].count(kind) + 1}" for n, kind in enumerate(kinds)
+    ]
+
+
+def constant_names(signals: tuple[SignalName, ...]) -> list[str]:
+    """The parameters of a rule on these signals."""
+    return [*carried_names(signals), *(_AHEAD if looks_ahead(signals) else ()), *_ALWAYS]
+
+
+def looks_ahead(signals: tuple[SignalName, ...]) -> bool:
+    return any(SIGNALS[name].ahead for name in signals)
+
+
+def kind_of(name: str) -> str:
+    """The kind of a parameter: its name without a number behind it."""
+    return name if name in CONSTANTS else name.rpartition("_")[0]
 
 
 def constants(program: ScalingProgram) -> dict[str, Const]:
-    """The constants that decide something, by a name that is a parameter of the emitted module."""
-    found = {f"{signal.carried.kind}{_number(n, program)}": signal.carried for n, signal in enumerate(program.signals)}
-    found |= {"spare_replicas": program.spare, "hold_seconds": program.hold}
-    if any(signal.name == "forecast" for signal in program.signals):
-        found["lead_seconds"] = program.lead
-    return found
+    """By the name of the emitted module's parameter."""
+    return {name: Const(kind_of(name), value) for name, value in program.values}
 
 
 def with_constants(program: ScalingProgram, values: Mapping[str, Const]) -> ScalingProgram:
     """The program with some of its constants replaced."""
-    all_of = {**constants(program), **values}
-    names = [f"{signal.carried.kind}{_number(n, program)}" for n, signal in enumerate(program.signals)]
-    signals = tuple(replace(s, carried=all_of[name]) for s, name in zip(program.signals, names, strict=True))
-    lead = all_of.get("lead_seconds", program.lead)
-    return ScalingProgram(signals, program.combine, all_of["spare_replicas"], all_of["hold_seconds"], lead)
+    new = tuple((name, values[name].value if name in values else value) for name, value in program.values)
+    return replace(program, values=new)
+
+
+def make(
+    signals: tuple[SignalName, ...], combine: Combine, values: Mapping[str, float], **rest: float
+) -> ScalingProgram:
+    """A program in its standard form: signals in the order of ``SIGNALS``, nothing kept that is not read.
+
+    Args:
+        values: by parameter; what is missing there is taken from ``rest``.
+    """
+    ordered = tuple(sorted(dict.fromkeys(signals), key=list(SIGNALS).index))
+    found = {**rest, **values}
+    read = tuple((name, found.get(name, found.get(kind_of(name), _middle(name)))) for name in constant_names(ordered))
+    return check(ScalingProgram(ordered, combine if len(ordered) > 1 else "larger", read))
 
 
 def check(program: ScalingProgram) -> ScalingProgram:
     """Itself.
 
     Raises:
-        GrammarError: no signal, too many, or one twice.
+        GrammarError: no signal, too many, one twice, or a constant that is missing or out of its range.
     """
-    names = [signal.name for signal in program.signals]
-    if not 1 <= len(names) <= MAX_SIGNALS or len(set(names)) < len(names):
-        raise GrammarError(f"one to {MAX_SIGNALS} different signals, not {names}")
+    names = list(program.signals)
+    if not 1 <= len(names) <= MAX_SIGNALS or len(set(names)) < len(names) or not set(names) <= SIGNALS.keys():
+        raise GrammarError(f"one to {MAX_SIGNALS} different signals of {', '.join(SIGNALS)}, not {names}")
+    if program.combine not in get_args(Combine):
+        raise GrammarError(f"signals are combined by {' or '.join(get_args(Combine))}, not {program.combine!r}")
+    if [name for name, _ in program.values] != constant_names(program.signals):
+        raise GrammarError(f"the constants of {names} are {', '.join(constant_names(program.signals))}")
+    for name, value in program.values:
+        kind = CONSTANTS[kind_of(name)]
+        if not kind.low <= value <= kind.high:
+            raise GrammarError(f"{name} = {value} is outside {kind.low} to {kind.high}")
     return program
 
 
-def canonical(program: ScalingProgram) -> ScalingProgram:
-    """Signals in the order of ``SIGNALS``; with one of them there is nothing to combine."""
-    order = list(SIGNALS)
-    signals = tuple(sorted(program.signals, key=lambda signal: order.index(signal.name)))
-    return replace(program, signals=signals, combine=program.combine if len(signals) > 1 else "larger")
-
-
 def random_scaling(rng: random.Random) -> ScalingProgram:
-    names = rng.sample(list(SIGNALS), rng.choice((1, 1, 2)))
-    signals = tuple(Signal(SIGNALS[name].name, random_constant(rng, SIGNALS[name].carried)) for name in names)
+    """An independent sample: one signal or two, constants anywhere."""
+    signals = tuple(rng.sample([signal.name for signal in _SIGNALS], rng.choice((1, 1, 2))))
     combine: Combine = rng.choice(("larger", "larger", "sum"))
-    others = (random_constant(rng, kind) for kind in ("spare_replicas", "hold_seconds", "lead_seconds"))
-    return canonical(ScalingProgram(signals, combine, *others))
+    values = {name: random_constant(rng, kind_of(name)).value for name in constant_names(signals)}
+    return make(signals, combine, values)
 
 
 def random_constant(rng: random.Random, kind: str) -> Const:
-    position = rng.triangular(0.0, 1.0, 0.5)
-    return at(CONSTANTS[kind], position)
+    """Most often near the middle; spare replicas most often near none."""
+    mode = 0.0 if kind == "spare_replicas" else 0.5
+    return rounded(CONSTANTS[kind], CONSTANTS[kind].value_at(rng.triangular(0.0, 1.0, mode)))
 
 
-def at(kind: ConstantKind, position: float) -> Const:
-    """The constant at this place of its range, 0 to 1."""
-    return rounded(kind, kind.value_at(position))
+def _middle(name: str) -> float:
+    kind = CONSTANTS[kind_of(name)]
+    return 0.0 if kind.name == "spare_replicas" else rounded(kind, kind.value_at(0.5)).value
 
 
-_CHANGES: Mapping[str, Callable[[ScalingProgram, random.Random], ScalingProgram]] = {
-    "measures something else": lambda program, rng: replace(
-        program, signals=(*program.signals[1:], random_scaling(rng).signals[0])
-    ),
-    "measures something besides": lambda program, rng: replace(
-        program, signals=(*program.signals, random_scaling(rng).signals[0])
-    ),
-    "measures less": lambda program, rng: replace(program, signals=program.signals[: len(program.signals) - 1]),
-    "combines otherwise": lambda program, rng: replace(
-        program, combine="sum" if program.combine == "larger" else "larger"
-    ),
-    "shrinks at another pace": lambda program, rng: replace(program, hold=random_constant(rng, "hold_seconds")),
+Change = Callable[[ScalingProgram, random.Random], ScalingProgram]
+
+
+def _other_signal(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    fresh = random_scaling(rng)
+    return make((*program.signals[1:], fresh.signals[0]), program.combine, dict(program.values), **dict(fresh.values))
+
+
+def _more_signals(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    fresh = random_scaling(rng)
+    return make((*program.signals, fresh.signals[0]), fresh.combine, dict(program.values), **dict(fresh.values))
+
+
+def _fewer_signals(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    kept = tuple(rng.sample(program.signals, len(program.signals) - 1))
+    return make(kept, program.combine, dict(program.values))
+
+
+def _looks_ahead(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    """The rate of arrivals as it will be, in place of as it was; or the other way round."""
+    swap: Mapping[str, SignalName] = {"arrivals": "requests_ahead", "requests_ahead": "arrivals"}
+    return make(tuple(swap.get(name, name) for name in program.signals), program.combine, dict(program.values))
+
+
+def _combines_otherwise(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    return make(program.signals, "sum" if program.combine == "larger" else "larger", dict(program.values))
+
+
+def _other_constant(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
+    name = rng.choice([name for name, _ in program.values])
+    return with_constants(program, {name: random_constant(rng, kind_of(name))})
+
+
+_CHANGES: Mapping[str, Change] = {
+    "measures something else": _other_signal,
+    "measures something besides": _more_signals,
+    "measures less": _fewer_signals,
+    "looks ahead, or no longer": _looks_ahead,
+    "combines otherwise": _combines_otherwise,
+    "draws a constant anew": _other_constant,
 }
 
 
@@ -168,21 +248,41 @@ def mutate(program: ScalingProgram, rng: random.Random) -> tuple[ScalingProgram,
     while True:
         name = rng.choice(list(_CHANGES))
         try:
-            changed = check(canonical(_CHANGES[name](program, rng)))
+            changed = _CHANGES[name](program, rng)
         except GrammarError:
             continue
         if changed != program:
             return changed, name
 
 
+def cross(first: ScalingProgram, second: ScalingProgram, rng: random.Random) -> tuple[ScalingProgram, str]:
+    """A signal of each, constants of the first where both have one; or one's signals at the other's pace."""
+    if rng.random() < 0.5:
+        pace = {name: value for name, value in second.values if name in (*_AHEAD, *_ALWAYS)}
+        child = make(first.signals, first.combine, {**dict(first.values), **pace})
+        return child, "keeps pace with another parent"
+    signals = (rng.choice(first.signals), rng.choice(second.signals))
+    return make(signals, "larger", dict(first.values), **dict(second.values)), "measures what two parents do"
+
+
+def reductions(program: ScalingProgram) -> Iterator[tuple[str, ScalingProgram]]:
+    """The rule without each of its signals, its look ahead, its spare replicas, its patience; and what that is."""
+    for name in program.signals if len(program.signals) > 1 else ():
+        rest = tuple(other for other in program.signals if other != name)
+        yield SIGNALS[name].words, make(rest, program.combine, dict(program.values))
+    if looks_ahead(program.signals):
+        least = {"lead_seconds": CONSTANTS["lead_seconds"].low, "fall_lead_seconds": CONSTANTS["fall_lead_seconds"].low}
+        yield "the look ahead", make(program.signals, program.combine, {**dict(program.values), **least})
+    for constant, words in (
+        ("spare_replicas", "the spare replicas"),
+        ("hold_seconds", "the patience before shrinking"),
+    ):
+        if program[constant] > CONSTANTS[constant].low:
+            yield words, with_constants(program, {constant: Const(constant, CONSTANTS[constant].low)})
+
+
 def to_json(program: ScalingProgram) -> dict[str, Any]:
-    return {
-        "scaling": {
-            "signals": [[signal.name, signal.carried.value] for signal in program.signals],
-            "combine": program.combine,
-            **{key: getattr(program, key).value for key in ("spare", "hold", "lead")},
-        }
-    }
+    return {"signals": list(program.signals), "combine": program.combine, "values": dict(program.values)}
 
 
 def from_json(data: Mapping[str, Any]) -> ScalingProgram:
@@ -192,15 +292,9 @@ def from_json(data: Mapping[str, Any]) -> ScalingProgram:
         GrammarError: it is not one.
     """
     try:
-        table = data["scaling"]
-        signals = tuple(Signal(name, Const(SIGNALS[name].carried, float(value))) for name, value in table["signals"])
-        kinds = {"spare": "spare_replicas", "hold": "hold_seconds", "lead": "lead_seconds"}
-        others = {key: Const(kind, float(table[key])) for key, kind in kinds.items()}
-        return check(ScalingProgram(signals, table["combine"], **others))
-    except (KeyError, TypeError, ValueError) as error:
+        signals = tuple(data["signals"])
+        values = {str(name): float(value) for name, value in data["values"].items()}
+        read = tuple((name, values[name]) for name in constant_names(signals))
+        return check(ScalingProgram(signals, data["combine"], read))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GrammarError(f"not a scaling program: {error!r}") from None
-
-
-def _number(n: int, program: ScalingProgram) -> str:
-    kinds = [signal.carried.kind for signal in program.signals[:n]]
-    return f"_{kinds.count(program.signals[n].carried.kind) + 1}" if program.signals[n].carried.kind in kinds else ""

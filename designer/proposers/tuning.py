@@ -66,6 +66,10 @@ class Space(Generic[_P]):
         lowest = {key: Const(c.kind, self.kinds[c.kind].low) for key, c in self.constants(program).items()}
         return repr(self.replaced(program, lowest))
 
+    def constant_at(self, kind: str, position: float) -> Const:
+        """The constant at this place of its range, 0 to 1."""
+        return rounded(self.kinds[kind], self.kinds[kind].value_at(position))
+
     def _line(self, best: _P, key: Any, relatives: Sequence[tuple[_P, float | None]]) -> dict[float, float | None]:
         """Effect by position of the constant at ``key``, of those that agree with ``best`` in all others."""
         here = {key: self.constants(best)[key]}

@@ -52,6 +52,17 @@ def mutate(program: Program, sampler: Sampler, *, refine: bool = False) -> Chang
     return sampler.program(), "starts afresh"
 
 
+def mutate_order(program: Program, sampler: Sampler) -> Change:
+    """One change to the order of the queue, of a program that is nothing else."""
+    names = {"sets another queue order": 2.0, **{name: _WEIGHTS[name] for name in _OF_EXPRESSIONS}}
+    for _ in range(_ATTEMPTS):
+        name = sampler.rng.choices(list(names), weights=list(names.values()))[0]
+        changed = _valid(_OPERATORS[name](program, sampler), program)
+        if changed is not None and changed.order and not (changed.limits or changed.choice):
+            return changed, name
+    return Program(order=(sampler.order_rank(),)), "starts afresh"
+
+
 def tune(program: Program, sampler: Sampler) -> Change | None:
     """One constant moved by a log-normal step (or a share of its range); None when there is no constant."""
     if not any(isinstance(site.expr, Const) for site in sites(program)):
@@ -234,6 +245,7 @@ _WEIGHTS: Mapping[str, float] = {
     "turns an order round": 0.7,
     "breaks ties differently": 0.2,
 }
+_OF_EXPRESSIONS = ("replaces a part", "reads another quantity", "adds a term", "drops a term", "changes a weight")
 _OF_THE_QUEUE = ("sets another queue order", "drops a limit")
 """Changes that change no decision while nothing is ever held."""
 _REPLACES_A_RULE = ("sets another limit", "sets another queue order", "turns an order round", "drops a limit")

@@ -1,6 +1,7 @@
 """Scaling programs: their rules, their constants, and the way there and back."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -8,12 +9,16 @@ from designer.proposers.grammar import Const, GrammarError
 from designer.proposers.scaling import (
     CONSTANTS,
     ScalingProgram,
-    canonical,
     check,
     constants,
+    cross,
     from_json,
+    kind_of,
+    looks_ahead,
+    make,
     mutate,
     random_scaling,
+    reductions,
     to_json,
     with_constants,
 )
@@ -23,8 +28,8 @@ PROGRAMS = [random_scaling(random.Random(n)) for n in range(80)]
 
 def test_random_programs_keep_the_rules_and_survive_json() -> None:
     for program in PROGRAMS:
-        assert canonical(check(program)) == program
-        assert constants(from_json(to_json(program))) == constants(program)
+        assert make(program.signals, program.combine, dict(program.values)) == check(program) == program
+        assert from_json(to_json(program)) == program
 
 
 def test_constants_are_replaced_by_name() -> None:
@@ -34,11 +39,14 @@ def test_constants_are_replaced_by_name() -> None:
         assert with_constants(changed, constants(program)) == program
 
 
-def test_mutation_changes_something_and_says_what() -> None:
+def test_mutation_and_crossover_change_something_and_say_what() -> None:
     rng = random.Random(1)
-    for program in PROGRAMS:
+    for program, other in pairwise(PROGRAMS):
         changed, words = mutate(program, rng)
         assert check(changed) != program
+        assert words
+        child, words = cross(program, other, rng)
+        assert check(child)
         assert words
 
 
@@ -50,9 +58,50 @@ def test_constants_are_within_their_ranges() -> None:
             assert kind.value_at(kind.position_of(constant.value)) == pytest.approx(constant.value)
 
 
-def test_a_signal_twice_is_refused() -> None:
-    one = PROGRAMS[0]
-    with pytest.raises(GrammarError, match="one to 2 different signals"):
-        check(ScalingProgram((one.signals[0], one.signals[0]), "sum", one.spare, one.hold, one.lead))
+def test_only_what_looks_ahead_has_a_window() -> None:
+    for program in PROGRAMS:
+        assert ("window_seconds" in dict(program.values)) == looks_ahead(program.signals)
+
+
+def test_two_signals_of_one_kind_have_a_constant_each() -> None:
+    program = make(("arrivals", "requests_ahead"), "larger", {"rate_per_replica": 4.0, "rate_per_replica_2": 9.0})
+    assert (program["rate_per_replica"], program["rate_per_replica_2"]) == (4.0, 9.0)
+    assert kind_of("rate_per_replica_2") == "rate_per_replica"
+
+
+def test_a_reduction_lacks_one_thing() -> None:
+    program = make(("requests", "requests_ahead"), "larger", {"spare_replicas": 0.5, "hold_seconds": 60.0})
+    found = dict(reductions(program))
+    assert list(found) == [
+        "the requests in flight and held",
+        "the arrival rate expected when a change of size has its effect",
+        "the look ahead",
+        "the spare replicas",
+        "the patience before shrinking",
+    ]
+    assert found["the requests in flight and held"].signals == ("requests_ahead",)
+    assert found["the spare replicas"]["spare_replicas"] == 0.0
+    assert all(check(smaller) != program for smaller in found.values())
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        (ScalingProgram(("requests", "requests"), "sum", ()), "one to 2 different signals"),
+        (ScalingProgram(("requests",), "sum", ()), "the constants of .* are requests_per_replica, spare_replicas"),
+        (
+            ScalingProgram(
+                ("queued",), "sum", (("waiting_per_replica", 0.1), ("spare_replicas", 0.0), ("hold_seconds", 1.0))
+            ),
+            "waiting_per_replica = 0.1 is outside 0.5 to 64",
+        ),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(program: ScalingProgram, complaint: str) -> None:
+    with pytest.raises(GrammarError, match=complaint):
+        check(program)
+
+
+def test_what_is_no_program_is_refused() -> None:
     with pytest.raises(GrammarError, match="not a scaling program"):
-        from_json({"scaling": {"signals": [["moon", 1.0]]}})
+        from_json({"signals": ["moon"], "combine": "sum", "values": {}})

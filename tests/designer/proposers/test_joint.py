@@ -1,0 +1,102 @@
+"""The proposers over parts, on toy worlds whose best program is known."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from designer.proposers.joint import JointProposer
+from designer.proposers.parts import JOINT, PARTS, Joint, PartName, behaviour, from_json
+from designer.proposers.protocol import History, Outcome
+
+REFERENCE = dict.fromkeys(range(4), 5000.0)
+Toy = Callable[[Joint], float]
+
+
+def _scaling_toy(program: Joint) -> float:
+    """Best: arrivals carried on along their line at 5 a replica, shrinking after 20 seconds."""
+    part = dict(program.parts)["autoscaling"]
+    values = dict(part.values)
+    missed = 0.0 if "requests_ahead" in part.signals else 0.2
+    rate = values.get("rate_per_replica", 50.0)
+    return 0.7 + missed + 0.05 * math.log(rate / 5.0) ** 2 + 0.01 * math.log(values["hold_seconds"] / 20.0) ** 2
+
+
+def _batch_toy(program: Joint) -> float:
+    """Best: short prompts first, and a fifth of a step for prefill."""
+    part = dict(program.parts)["batch"]
+    short = any(term.name == "num_prompt_tokens" and not term.less for term in part.waiting.terms)
+    share = next((constant.value for constant in part.limits if constant.kind == "prefill_share"), 1.0)
+    return 0.7 + (0.0 if short else 0.2) + 0.05 * math.log(share / 0.2) ** 2
+
+
+def _both(program: Joint) -> float:
+    return _scaling_toy(program) * _batch_toy(program)
+
+
+def _run(mode: str, parts: tuple[PartName, ...], toy: Toy, seed: int, count: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    proposer = JointProposer(mode, parts, seed)
+    for _ in range(count):
+        proposal = proposer.propose(History(REFERENCE, tuple(outcomes)))
+        factor = toy(from_json(proposal.program or {}))
+        outcomes.append(Outcome(proposal, "scored", {seed: factor * score for seed, score in REFERENCE.items()}))
+    return outcomes
+
+
+def _best(outcomes: list[Outcome]) -> float:
+    return min(outcome.scores[0] for outcome in outcomes) / 5000.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "toy", "good"),
+    [(("autoscaling",), _scaling_toy, 0.75), (("batch",), _batch_toy, 0.72), (("autoscaling", "batch"), _both, 0.66)],
+)
+def test_evolution_finds_rules_and_constants_of_every_part(parts: tuple[PartName, ...], toy: Toy, good: float) -> None:
+    assert _best(_run("evolve", parts, toy, 1, 90)) < good
+    assert _best(_run("evolve", parts, toy, 1, 90)) < _best(_run("random", parts, toy, 1, 90))
+
+
+@pytest.mark.parametrize("part", ["scheduling", "autoscaling", "batch"])
+def test_tuned_baselines_invent_nothing(part: PartName) -> None:
+    known = {JOINT.skeleton(Joint(((part, rule),))) for _, rule in PARTS[part].rules}
+    proposed = [from_json(o.proposal.program or {}) for o in _run("tuned-baseline", (part,), lambda _: 1.0, 2, 30)]
+    assert {JOINT.skeleton(program) for program in proposed} == known
+
+
+def test_known_rules_are_tuned_to_their_best_constants() -> None:
+    carried = 40.0
+
+    def toy(program: Joint) -> float:
+        values = dict(dict(program.parts)["autoscaling"].values)
+        return 0.7 + 0.1 * math.log(values.get("requests_per_replica", 1.0) / carried) ** 2
+
+    best = min(_run("tuned-baseline", ("autoscaling",), toy, 1, 60), key=lambda outcome: outcome.scores[0])
+    values = dict(dict(from_json(best.proposal.program or {}).parts)["autoscaling"].values)
+    assert values["requests_per_replica"] == pytest.approx(carried, rel=0.1)
+
+
+def test_evolution_starts_from_the_plain_rules_and_never_repeats_itself() -> None:
+    outcomes = _run("evolve", ("autoscaling", "batch"), _both, 3, 40)
+    programs = [from_json(outcome.proposal.program or {}) for outcome in outcomes]
+    plain = Joint(tuple((name, PARTS[name].founders[0][1]) for name in ("autoscaling", "batch")))  # type: ignore[index]
+    assert programs[0] == plain
+    assert len({behaviour(program) for program in programs}) == len(programs)
+
+
+def test_a_change_names_its_part_and_a_child_its_parents() -> None:
+    outcomes = _run("evolve", ("autoscaling", "batch"), _both, 4, 60)
+    changes = [outcome.proposal.change for outcome in outcomes]
+    assert any(change.startswith("autoscaling: ") for change in changes)
+    assert any(change.startswith("takes the ") for change in changes)
+    for outcome in outcomes:
+        assert bool(outcome.proposal.parents) == (
+            outcome.proposal.change not in ("starts from known rules", "starts afresh")
+        )
+
+
+@pytest.mark.parametrize("mode", ["evolve", "random", "tuned-baseline"])
+def test_the_same_seed_and_history_give_the_same_proposals(mode: str) -> None:
+    for parts in (("scheduling",), ("autoscaling", "batch")):
+        first = _run(mode, parts, lambda _: 1.0, 3, 15)  # type: ignore[arg-type]
+        assert first == _run(mode, parts, lambda _: 1.0, 3, 15)  # type: ignore[arg-type]
