@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from gateway.core.guard import FailureReason
 from gateway.core.policy_set import PolicySet, PolicySource
 from gateway.core.pool import PoolConfig
 from gateway.errors import GatewayError, StartError
-from gateway.telemetry.log_file import LogFile
+from gateway.telemetry.log_file import LogFile, own_folder
 from policies.loader import PolicyLoadError, PolicySpec, load_source
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,23 @@ class EventLog:
     """An ``EventSink``. Made before the dispatcher's first event."""
 
     def __init__(
-        self, dispatcher: Dispatcher, pools: Sequence[PoolConfig], seed: int, folder: Path, settings: EventLogSection
+        self,
+        dispatcher: Dispatcher,
+        pools: Sequence[PoolConfig],
+        seed: int,
+        folder: Path,
+        settings: EventLogSection,
+        lock: int | None = None,
     ) -> None:
+        self._lock = lock
+        """A descriptor that keeps ``folder`` this process's; closed with the log."""
         self._dispatcher = dispatcher
         self._recorded = dispatcher.num_events
         self._pending: list[tuple[int, Event, Sequence[Command], Mapping[str, int], Sequence[Verdict]]] = []
         """Not written out yet: many at a time take half the time that each by itself takes."""
         self._header = encode_header(pools, seed)
-        self._run = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._run = f"{started}.{secrets.token_hex(3)}"  # two gateways may begin at the same microsecond
         self._last_number = 0
         self.file = LogFile(
             folder,
@@ -109,6 +119,9 @@ class EventLog:
     def close(self) -> None:
         self._hand_over()
         self.file.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def collect(self) -> Iterable[Metric]:
         """For the metrics page."""
@@ -136,7 +149,8 @@ def open_event_log(
     if not settings.enabled:
         return None
     try:
-        return EventLog(dispatcher, pools, seed, folder or default_folder(name), settings)
+        own = (folder or default_folder(name), None) if folder or name != "0" else _own_folder()
+        return EventLog(dispatcher, pools, seed, own[0], settings, own[1])
     except StartError as error:
         if folder is not None:
             raise
@@ -158,6 +172,19 @@ def default_folder(name: str) -> Path:
             "there is no home directory for the event log; set STATE_DIRECTORY or --event-log DIR"
         ) from None
     return root / "ranvier" / "events" / name
+
+
+def _own_folder() -> tuple[Path, int]:
+    """For a gateway on any free port, which has no number of its own yet: a folder that no other has meanwhile.
+
+    Raises:
+        StartError: there is no place for it.
+    """
+    parent = default_folder("0").parent
+    try:
+        return own_folder(parent, "0")
+    except OSError as error:
+        raise StartError(f"{parent}: cannot be written: {error.strerror}; name a writable directory") from None
 
 
 @dataclass(frozen=True, slots=True)

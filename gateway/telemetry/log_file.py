@@ -2,15 +2,21 @@
 
 The buffer is bounded. When the disk is too slow for it, lines are dropped and counted, and the place where they
 are missing is marked in the file, so that nobody takes the log for complete.
+
+Several processes may write to one folder, as the one that drains and the one that follows it do: each makes files of
+its own and keeps the one it writes locked, so that no other deletes it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
+from itertools import count
 from pathlib import Path
 
 from gateway.errors import StartError
@@ -27,7 +33,7 @@ class LogFile:
         family: what the names of all files begin with that ``max_files`` counts together; empty: the prefix.
         head: the first line of each file, without its line break; called when a file is begun.
         gap: the line that stands for so many lost ones.
-        max_files: with one more, the oldest is deleted.
+        max_files: with one more, the oldest that nobody writes is deleted.
         max_lines: waiting to be written.
     """
 
@@ -148,14 +154,25 @@ class LogFile:
         self.last_error = str(error)
 
     def _open_next(self) -> None:
-        file = open(self._path(self._number + 1), "xb", buffering=0, opener=_for_the_owner)  # noqa: SIM115
+        number, file = self._new_file()
         if self._file is not None:
             self._file.close()
         self._file, self._size = file, 0
-        self._number += 1
+        self._number = number
         self._begin()
         for old in sorted(self._folder.glob(f"{self._family}-*.jsonl"))[: -self._max_files]:
-            old.unlink(missing_ok=True)
+            _delete_unless_written(old)
+
+    def _new_file(self) -> tuple[int, FileIO]:
+        """The next number that nobody took, and its file."""
+        for number in count(self._number + 1):
+            try:
+                file = open(self._path(number), "xb", buffering=0, opener=_for_the_owner)  # noqa: SIM115
+            except FileExistsError:
+                continue
+            _lock(file.fileno())
+            return number, file
+        raise AssertionError("numbers do not end")
 
     def _begin(self) -> None:
         head = self._head(self._number)
@@ -177,3 +194,35 @@ class LogFile:
 def _for_the_owner(path: str, flags: int) -> int:
     """Who asked what of which model is nobody else's business."""
     return os.open(path, flags, 0o600)
+
+
+def _lock(descriptor: int) -> bool:
+    """Until it is closed, or the process ends. False while another process holds it; where locks are unknown, never."""
+    with suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _delete_unless_written(path: Path) -> None:
+    with suppress(OSError), path.open("r+b") as file:  # gone already, or not ours to delete
+        if _lock(file.fileno()):
+            path.unlink(missing_ok=True)
+
+
+def own_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """The first of ``PREFIX-1``, ``PREFIX-2`` … that no running process has, and the descriptor that keeps it so.
+
+    Raises:
+        OSError: ``parent`` cannot be written.
+    """
+    for number in count(1):
+        folder = parent / f"{prefix}-{number}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if _lock(descriptor):
+            return folder, descriptor
+        os.close(descriptor)
+    raise AssertionError("numbers do not end")

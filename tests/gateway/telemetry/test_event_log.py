@@ -139,9 +139,9 @@ def test_what_is_no_log_is_told(tmp_path: Path, text: bytes) -> None:
         replay_log(tmp_path / "nowhere")
 
 
-def opened(folder: Path | None, **settings: bool) -> EventLog | None:
+def opened(folder: Path | None, name: str = "8000", **settings: bool) -> EventLog | None:
     pools = [PoolConfig("p")]
-    return open_event_log(Dispatcher(pools), pools, SEED, EventLogSection(**settings), folder, "8000")
+    return open_event_log(Dispatcher(pools), pools, SEED, EventLogSection(**settings), folder, name)
 
 
 def test_without_a_directory_it_is_where_state_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +172,33 @@ def test_a_gateway_serves_without_a_place_for_its_log(
     assert "there is no event log" in caplog.text
     with pytest.raises(StartError, match="name a writable directory"):
         opened(tmp_path / "file" / "below")
+
+
+def test_two_gateways_on_any_free_port_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    logs = [log for log in (opened(None, "0"), opened(None, "0")) if log is not None]
+    assert [log.file.path.parent.name for log in logs] == ["0-1", "0-2"]
+    for log in logs:
+        log.close()
+    again = opened(None, "0")
+    assert again is not None
+    again.close()
+    assert again.file.path.parent.name == "0-1"
+
+
+def test_two_runs_in_one_folder_are_replayed_each_by_itself(tmp_path: Path) -> None:
+    one, two = opened(tmp_path), opened(tmp_path)
+    assert one is not None and two is not None
+    for number in range(4):
+        for log in (one, two) if number < 2 else (one,):
+            event = Ticked(float(number))
+            log.event_handled(event, {}, log._dispatcher.handle(event))
+    one.close()
+    two.close()
+    assert [replay_log(log.file.path).events for log in (one, two)] == [4, 2]
 
 
 def test_off_is_off(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StartError
-from gateway.telemetry.log_file import LogFile
+from gateway.telemetry.log_file import LogFile, own_folder
 
 
 def lines(folder: Path) -> list[list[str]]:
@@ -95,3 +96,45 @@ def test_a_next_file_whose_head_did_not_fit_gets_it_later(tmp_path: Path) -> Non
     log.write(b"a line of 2")
     log.close()
     assert lines(tmp_path) == [["part 1", "a line of 0"], ["part 2", "lost 1", "a line of 2"]]
+
+
+def test_two_that_share_a_folder_never_write_into_each_others_files(tmp_path: Path) -> None:
+    """Both count from the same number; the one that comes later takes the next that is free."""
+    first, second = (LogFile(tmp_path, "x", max_file_bytes=10) for _ in range(2))
+    for number in range(3):
+        for name, log in ((b"first", first), (b"second", second)):
+            log.write(b"%s %d" % (name, number))
+            log._flush()
+    first.close()
+    second.close()
+    written = lines(tmp_path)
+    assert all(len({line.split()[0] for line in part}) == 1 for part in written)
+    assert sorted(line for part in written for line in part) == sorted(
+        f"{name} {number}" for name in ("first", "second") for number in range(3)
+    )
+    assert (first.num_lost, second.num_lost) == (0, 0)
+
+
+def test_a_file_that_another_writes_is_not_deleted_until_it_is_done(tmp_path: Path) -> None:
+    old = LogFile(tmp_path, "events-1", family="events")
+    new = LogFile(tmp_path, "events-2", family="events", max_file_bytes=10, max_files=1)
+    for number in range(3):
+        new.write(b"a line of %d" % number)
+        new._flush()
+    old.write(b"still here")
+    old.close()
+    assert old.path.read_text() == "still here\n"
+    new.write(b"one more")
+    new.close()
+    assert not old.path.exists()
+
+
+def test_a_folder_belongs_to_one_process_while_it_runs(tmp_path: Path) -> None:
+    first, held = own_folder(tmp_path, "0")
+    second, other = own_folder(tmp_path, "0")
+    assert (first.name, second.name) == ("0-1", "0-2")
+    os.close(held)
+    again, held = own_folder(tmp_path, "0")
+    assert again == first
+    os.close(held)
+    os.close(other)
