@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,12 +67,31 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+Ports = tuple[int, int]
+"""Of a gateway: for requests, and for its admin."""
+Launch = Callable[[Sequence[str], Ports, IO[bytes]], contextlib.AbstractContextManager[subprocess.Popen[bytes]]]
+"""Starts ``gateway ARGUMENTS``, which listens on the ports, and ends it for certain."""
+
+
 @contextlib.contextmanager
-def running_gateway(arguments: Sequence[str], log: Path, num_workers: int = 1) -> Iterator[RunningGateway]:
+def launched(arguments: Sequence[str], ports: Ports, out: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """As any other command of ours."""
+    process = start("gateway.cli", *arguments, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+@contextlib.contextmanager
+def running_gateway(
+    arguments: Sequence[str], log: Path, num_workers: int = 1, launch: Launch = launched
+) -> Iterator[RunningGateway]:
     """``gateway serve ARGUMENTS`` on free loopback ports, ready for requests; what it prints goes to ``log``.
 
     Args:
         num_workers: it is ready when so many workers are.
+        launch: how it is started.
 
     Raises:
         ProcessError: it did not become ready.
@@ -80,13 +99,9 @@ def running_gateway(arguments: Sequence[str], log: Path, num_workers: int = 1) -
     port, admin_port = free_port(), free_port()
     gateway = RunningGateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
     ports = ("--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port))
-    with log.open("wb") as out:
-        process = start("gateway.cli", "serve", *ports, *arguments, stdout=out, stderr=subprocess.STDOUT)
-    try:
+    with log.open("wb") as out, launch(["serve", *ports, *arguments], (port, admin_port), out) as process:
         _wait_until_ready(gateway, process, log, num_workers)
         yield gateway
-    finally:
-        stop(process)
 
 
 def _wait_until_ready(gateway: RunningGateway, process: subprocess.Popen[bytes], log: Path, num_workers: int) -> None:
