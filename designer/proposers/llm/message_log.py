@@ -74,6 +74,13 @@ class Message:
     dollars: float
     seconds: float
 
+    @property
+    def estimated(self) -> bool:
+        """Whether no server counted these tokens: they are the most it can have been."""
+        if self.reply is None:
+            return self.prompt_tokens + self.completion_tokens > 0
+        return bool(self.reply.get("estimated"))
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -85,6 +92,20 @@ class ToolCall:
     result: str
     figure: str = ""
     """An SVG image, where the tool drew one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An attempt with what it cost; one that was never answered costs all that was set aside for it."""
+
+    role: str
+    model: str
+    replied: bool
+    tokens_in: int
+    tokens_out: int
+    dollars: float
+    estimated: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +222,17 @@ class MessageLog:
 
     def ends(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT conversation, reason FROM llm_ends ORDER BY rowid").fetchall())
+
+    def entries(self) -> list[Entry]:
+        """Every attempt, in the order they were sent."""
+        rows = self._db.execute(
+            "SELECT a.role, a.model, m.reply IS NOT NULL, coalesce(m.prompt_tokens, a.reserved_tokens),"
+            " coalesce(m.completion_tokens, 0), coalesce(m.dollars, a.reserved_dollars), m.number IS NULL OR"
+            " CASE WHEN m.reply IS NULL THEN m.prompt_tokens + m.completion_tokens > 0"
+            " ELSE coalesce(json_extract(m.reply, '$.estimated'), 0) END, coalesce(m.seconds, 0)"
+            " FROM llm_attempts a LEFT JOIN llm_messages m USING (conversation, turn, attempt) ORDER BY a.rowid"
+        )
+        return [Entry(*row[:2], bool(row[2]), *row[3:6], bool(row[6]), row[7]) for row in rows.fetchall()]
 
     def spent(self) -> Spent:
         """By everyone; what was sent and never answered with all that was reserved for it."""

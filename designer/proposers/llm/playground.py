@@ -13,7 +13,7 @@ from designer.proposers.protocol import History, Outcome
 from designer.sandbox import Sandbox
 from designer.subject import Subject, subject_of_source, subject_of_specs
 
-_EVENT = "analysis simulation"
+ANALYSIS_EVENT = "analysis simulation"
 _KEPT = 4
 """Results of simulations that are kept for further questions."""
 
@@ -70,9 +70,9 @@ class SimulatorPlayground:
         key = subject.digest, seed
         if key in self._kept:
             return self._kept[key]
-        if len(list(self._ledger.events(_EVENT))) >= self._cap:
+        if len(list(self._ledger.events(ANALYSIS_EVENT))) >= self._cap:
             raise RecordsError(f"the cap of {self._cap} analysis simulations is reached")
-        self._ledger.add_event(_EVENT, {"digest": subject.digest, "seed": seed})
+        self._ledger.add_event(ANALYSIS_EVENT, {"digest": subject.digest, "seed": seed})
         answer = self._sandbox.columns(subject, seed)
         if isinstance(answer, str):
             raise RecordsError(f"the simulation could not be repeated: {answer}")
