@@ -13,9 +13,9 @@ import numpy as np
 
 from designer.evaluate import EvaluationError
 from designer.evaluations import Evaluator, Job, scores_by_seed
+from designer.executor import Executor
 from designer.grid import AS_IT_IS, POISSON, Regime, apply, regimes
 from designer.ledger import EvaluationRecord, Ledger, seed_of
-from designer.sandbox import Sandbox
 from designer.sealed import Scored, effect_json, effect_of, tier_of
 from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import Scenario
@@ -40,7 +40,7 @@ def certify(
     others: Sequence[Subject],
     seeds_per_cell: int,
     *,
-    jobs: int,
+    executor: Executor,
     deadline_seconds: float,
     cells: Sequence[Regime] = REGIMES,
 ) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def certify(
             failed.append({"regime": regime.name, "failure": str(error)})
             continue
         seeds = [seed_of(secret, "regime", n, regime.name) for n in range(seeds_per_cell)]
-        with Sandbox(there, jobs=jobs, deadline_seconds=deadline_seconds) as sandbox:
-            records = _scores(Evaluator(ledger, sandbox, there.digest), [winner, *others], seeds)
+        with executor.at(there, deadline_seconds) as runner:
+            records = _scores(Evaluator(ledger, runner, there.digest), [winner, *others], seeds)
         cell = _cell(regime, there, seeds[0], winner, others, records)
         (failed if "failure" in cell else found).append(cell)
     return {

@@ -11,6 +11,7 @@ from designer.commands.evaluate import evaluate_command
 from designer.commands.fidelity import fidelity_command
 from designer.commands.grid import grid_command
 from designer.commands.messages import messages_command
+from designer.commands.option_groups import grouped
 from designer.commands.promotion import promote_command, report_command, rollback_command
 from designer.commands.propose import propose_command
 from designer.commands.query import query_command
@@ -19,6 +20,7 @@ from designer.commands.search import resume_command, run_command
 from designer.commands.ui import ui_command
 from designer.commands.why import why_command
 from designer.evaluate import EvaluationError
+from designer.executor import ExecutorError
 from designer.fidelity import FidelityError
 from designer.ledger import LedgerError
 from designer.processes import ProcessError
@@ -41,6 +43,7 @@ INPUT_ERRORS = (
     *(
         CalibrationError,
         EvaluationError,
+        ExecutorError,
         FidelityError,
         GatewayError,
         LedgerError,
@@ -60,8 +63,8 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate_command)
 app.command("grid")(grid_command)
-app.command("run")(run_command)
-app.command("resume")(resume_command)
+app.command("run")(grouped(run_command))
+app.command("resume")(grouped(resume_command))
 app.command("report")(report_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from designer.executor import Runner
 from designer.ledger import EvaluationRecord, Ledger, LedgerError, Split
-from designer.sandbox import Evaluation, Sandbox, Task, Tier
+from designer.sandbox import Evaluation, Task, Tier
 from designer.subject import Subject
 
 
@@ -22,11 +23,11 @@ class Job:
 
 
 class Evaluator:
-    """Runs jobs in the sandbox, in batches; deterministic in what it returns, whatever the ledger holds already."""
+    """Has jobs run; deterministic in what it returns, whatever the ledger holds already."""
 
-    def __init__(self, ledger: Ledger, sandbox: Sandbox, scenario_hash: str) -> None:
+    def __init__(self, ledger: Ledger, runner: Runner, scenario_hash: str) -> None:
         self._ledger = ledger
-        self._sandbox = sandbox
+        self._runner = runner
         self._scenario_hash = scenario_hash
 
     def run(
@@ -39,7 +40,7 @@ class Evaluator:
             on_done()
         for job in missing:
             self._ledger.add_subject(job.subject)
-        self._sandbox.run([_task(job) for job in missing], lambda done: self._write(split, done, on_done))
+        self._runner.run([_task(job) for job in missing], lambda done: self._write(split, done, on_done))
         return [self._found(split, job) for job in jobs]
 
     def fail(self, split: Split, job: Job, reason: str) -> EvaluationRecord:

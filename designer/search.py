@@ -18,6 +18,7 @@ from designer.ablation import ablate, components
 from designer.arm import Arm, Progress
 from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
+from designer.executor import Executor, LocalExecutor, Runner
 from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
 from designer.proposers.llm.proposer import LlmProposer
@@ -143,14 +144,21 @@ def settings_of(record: RunRecord) -> Settings:
 class Search:
     """One run, from the start or from where it stopped."""
 
-    def __init__(self, ledger: Ledger, *, jobs: int = 2, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, *, jobs: int = 2, watcher: Watcher | None = None, executor: Executor | None = None
+    ) -> None:
+        """
+        Args:
+            jobs: simulations at a time on this machine, where no executor is given.
+            executor: who is to simulate; it is not closed.
+        """
         self._ledger = ledger
         self._record = ledger.run()
         self._settings = settings_of(self._record)
         self._scenario = Scenario.model_validate_json(self._record.scenario)
         if self._scenario.digest != self._record.scenario_hash:
             raise SearchError(f"{ledger.path}: a file the scenario names has changed since the run began")
-        self._jobs = jobs
+        self._executor = executor or LocalExecutor(jobs)
         self._watcher = watcher or Watcher()
         self.arms: dict[str, Arm] = {}
 
@@ -158,12 +166,12 @@ class Search:
         """To the verdict.
 
         Raises:
-            SearchError, LedgerError, SandboxError, PolicyLoadError: it cannot be done.
+            SearchError, LedgerError, SandboxError, ExecutorError, PolicyLoadError: it cannot be done.
         """
         started = time.monotonic()
-        with Sandbox(self._scenario, jobs=self._jobs, deadline_seconds=self._settings.deadline_seconds) as sandbox:
+        with self._executor.at(self._scenario, self._settings.deadline_seconds) as runner, self._own(runner) as sandbox:
             self._announce(sandbox)
-            evaluator = Evaluator(self._ledger, sandbox, self._record.scenario_hash)
+            evaluator = Evaluator(self._ledger, runner, self._record.scenario_hash)
             baselines = self._train_baselines(evaluator)
             reference = baselines[self._settings.baselines[0]]
             brief = self._brief()
@@ -173,10 +181,20 @@ class Search:
             verdict = self._judge(sandbox, evaluator, baselines)
         return self._conclude(verdict, time.monotonic() - started)
 
+    def _own(self, runner: Runner) -> AbstractContextManager[Sandbox]:
+        """For what is asked once and no evaluation: it stays on this machine."""
+        if isinstance(runner, Sandbox):
+            return nullcontext(runner)
+        return Sandbox(self._scenario, jobs=1, deadline_seconds=self._settings.deadline_seconds)
+
     def _announce(self, sandbox: Sandbox) -> None:
-        layers = list(sandbox.layers())
-        self._ledger.add_event("started", {"layers": layers, "jobs": self._jobs})
-        self._watcher.say(f"sandbox: {', '.join(layers)}")
+        """What confines candidates, wherever they are going to run; kept are the layers that all places have."""
+        layers, places = list(sandbox.layers()), self._executor.places()
+        common = [layer for layer in layers if all(layer in place.layers for place in places)]
+        told = {"places": [str(place) for place in places]} if places else {}
+        self._ledger.add_event("started", {"layers": common, "jobs": self._executor.jobs, **told})
+        for line in (f"sandbox: {', '.join(layers)}", *map(str, places)):
+            self._watcher.say(line)
 
     def _train_seeds(self) -> list[int]:
         """Of the run's seed, not of its secret: the same ``--seed`` is the same search."""
@@ -207,7 +225,7 @@ class Search:
         most = arms * self._settings.budget
         most += protocol.validation_seeds * (protocol.finalists + _VALIDATED_BASELINES + arms - 1)
         most += protocol.sealed_seeds * others
-        minutes = most * seconds / self._jobs / 60
+        minutes = most * seconds / self._executor.jobs / 60
         self._watcher.say(
             f"{seconds:.2f} s a simulation; at most {most} for search, control, validation and one sealed look: "
             f"about {minutes:.0f} min"
@@ -298,7 +316,7 @@ class Search:
                 winner,
                 list(rivals.values()),
                 settings.regime_seeds,
-                jobs=self._jobs,
+                executor=self._executor,
                 deadline_seconds=settings.deadline_seconds,
             )
             ledger.add_result("certificate", content)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from designer.certificate import REGIMES, certify
+from designer.executor import LocalExecutor
 from designer.grid import Regime
 from designer.ledger import Ledger, RunRecord
 from designer.simulator.scenario import Scenario
@@ -17,7 +18,14 @@ WINNER, BASE, ROUND = (subject_of_specs(text) for text in ("joint/head_room", "l
 def certificate(folder: Path, cells: tuple[Regime, ...], scenario: Scenario | None = None) -> dict:  # type: ignore[type-arg]
     with Ledger.create(folder, RunRecord("r", 0.0, "small", "{}", "hash", {}, "secret")) as ledger:
         return certify(
-            ledger, scenario or small_scenario(), WINNER, [BASE, ROUND], 3, jobs=1, deadline_seconds=60.0, cells=cells
+            ledger,
+            scenario or small_scenario(),
+            WINNER,
+            [BASE, ROUND],
+            3,
+            executor=LocalExecutor(1),
+            deadline_seconds=60.0,
+            cells=cells,
         )
 
 
@@ -52,7 +60,14 @@ def test_a_rival_that_fails_leaves_the_cell_out(tmp_path: Path) -> None:
     broken = subject_of_source("def create(rng):\n    raise ValueError('no')\n", "broken")
     with Ledger.create(tmp_path, RunRecord("r", 0.0, "small", "{}", "hash", {}, "secret")) as ledger:
         content = certify(
-            ledger, small_scenario(), WINNER, [broken], 2, jobs=1, deadline_seconds=60.0, cells=(Regime(),)
+            ledger,
+            small_scenario(),
+            WINNER,
+            [broken],
+            2,
+            executor=LocalExecutor(1),
+            deadline_seconds=60.0,
+            cells=(Regime(),),
         )
     assert content["cells"] == []
     assert content["worst"] is None
