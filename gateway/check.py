@@ -11,8 +11,8 @@ from gateway.config import Config, PoolSection
 from gateway.core.dispatcher import Dispatcher
 from gateway.discovery.file import read_workers
 from gateway.errors import ConfigError, PolicyRefusedError
-from gateway.policy_files import slots_of
 from gateway.policy_loading import check, copied, load_copies, parse
+from gateway.policy_versions import slots_of
 from gateway.settings import admin_token, pool_configs
 from gateway.tls import ServerTls, worker_context
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,9 +24,9 @@ BEAT = b"."
 class Inherited:
     """Descriptors stay open when the process ends: its supervisor has them too."""
 
-    data_fd: int
-    """The listening socket of the data port."""
-    admin_fd: int
+    data_fds: Sequence[int]
+    """The listening sockets of the data port, one for each address of its host."""
+    admin_fds: Sequence[int]
     beat_fd: int
     """Where the process says that it is ready, and then that it lives."""
     state_dir: str
@@ -43,7 +43,7 @@ class Inherited:
         """Processes that this one starts, such as mock workers, do not get the descriptors in their turn: a port stays
         open while anyone holds it, and its connections wait for an answer that never comes."""
         inherited = Inherited(**json.loads(text))
-        for descriptor in (inherited.data_fd, inherited.admin_fd, inherited.beat_fd):
+        for descriptor in (*inherited.data_fds, *inherited.admin_fds, inherited.beat_fd):
             os.set_inheritable(descriptor, False)
         return inherited
 
@@ -69,6 +69,6 @@ class Inherited:
         yield counter("ranvier_restarts", "Of this process by its supervisor.", ["reason"], rows)
 
 
-def listening(fd: int) -> socket.socket:
-    """The inherited socket."""
-    return socket.socket(fileno=fd)
+def listening(descriptors: Iterable[int]) -> list[socket.socket]:
+    """The inherited sockets."""
+    return [socket.socket(fileno=descriptor) for descriptor in descriptors]

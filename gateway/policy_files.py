@@ -12,13 +12,12 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from watchfiles import awatch
 
@@ -29,102 +28,16 @@ from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError
 from gateway.policy_loading import check, copied, load_copies, parse
 from gateway.policy_state import LastEnd, PolicyState, SavedPool, SavedSet, now
+from gateway.policy_versions import Origin, PoolPolicies, Version
 from policies.loader import PolicySpec
 
 log = logging.getLogger(__name__)
 
-Origin = Literal["start", "load", "file", "reload", "rollback", "guard", "restored"]
 _BUILTIN = "least_loaded"
 
 
 class SwapMetrics(Protocol):
     def policy_swapped(self, pool: str, origin: Origin, ok: bool) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A set that ran, with the copy of its bytes that a rollback loads again."""
-
-    policy_set: PolicySet
-    text: str
-    """The specs as they were asked for."""
-    specs: tuple[PolicySpec, ...]
-    """The same, pointing at the copies."""
-    origin: Origin
-    loaded_at: datetime
-    folder: Path
-    """Holds the copies."""
-
-    @property
-    def generation(self) -> int:
-        return self.policy_set.generation
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "generation": self.generation,
-            "specs": self.text,
-            "origin": self.origin,
-            "loaded_at": self.loaded_at.isoformat(timespec="milliseconds"),
-            "slots": slots_of(self.policy_set),
-        }
-
-
-@dataclass(slots=True)
-class PoolPolicies:
-    """The versions of one pool that are kept, and which of them a rollback goes back through."""
-
-    name: str
-    max_kept: int
-    kept: dict[int, Version] = field(default_factory=dict)
-    """By generation, in the order they were loaded."""
-    stack: list[int] = field(default_factory=list)
-    """Generations; the last runs, the one before is what a rollback puts back. Empty: the built-in runs."""
-    log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=64))
-    next_generation: int = 1
-    configured: str = ""
-    """What the configuration names."""
-    wanted: str = ""
-    """The specs whose files are followed."""
-    files: dict[Path, str | None] = field(default_factory=dict)
-    """Followed files with the hash last tried; None: it could not be read."""
-    last_error: dict[str, str] | None = None
-
-    def take_generation(self) -> int:
-        self.next_generation += 1
-        return self.next_generation - 1
-
-    def keep(self, version: Version, below: list[int]) -> None:
-        """``version`` runs from here on, over ``below``; the oldest versions and their copies go."""
-        self.kept[version.generation] = version
-        self.stack = [*below, version.generation]
-        while len(self.kept) > self.max_kept:
-            old = self.kept.pop(next(iter(self.kept)))
-            self.stack = [generation for generation in self.stack if generation != old.generation]
-            if all(v.folder != old.folder for v in self.kept.values()):
-                shutil.rmtree(old.folder, ignore_errors=True)
-
-    def went_back_to(self, generation: int) -> None:
-        """The guard restored ``generation`` by itself; one that is not kept is the built-in."""
-        if generation in self.stack:
-            self.stack = self.stack[: self.stack.index(generation) + 1]
-        else:
-            self.stack = [generation] if generation in self.kept else []
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "pool": self.name,
-            "current": self.kept[self.stack[-1]].describe() if self.stack else None,
-            "can_roll_back_to": self.stack[-2::-1],
-            "followed_files": [str(path) for path in self.files],
-            "last_error": self.last_error,
-            "log": list(self.log),
-        }
-
-
-def slots_of(policy_set: PolicySet) -> dict[str, Any]:
-    """What fills each slot, for people and programs."""
-    identities = policy_set.identities.items()
-    return {slot: {"policy": i.name, "hash": i.policy_hash, "params": dict(i.params)} for slot, i in identities}
 
 
 class PolicyFiles:
@@ -146,6 +59,7 @@ class PolicyFiles:
         saved: PolicyState | None = None,
     ) -> None:
         self._saved = saved
+        self._writing: Future[None] | None = None
         self._submit, self._clock, self.settings, self._metrics, self._base = submit, clock, settings, metrics, base
         self._copies = Path(tempfile.mkdtemp(prefix="ranvier-policies-"))
         self._lock = asyncio.Lock()
@@ -153,6 +67,8 @@ class PolicyFiles:
         self.pools = {name: PoolPolicies(name, settings.history) for name in pools}
 
     def close(self) -> None:
+        if self._saved is not None:
+            self._saved.close()
         shutil.rmtree(self._copies, ignore_errors=True)
 
     def pool(self, name: str) -> PoolPolicies:
@@ -181,6 +97,7 @@ class PolicyFiles:
                 raise
             self._replace(state, version, state.stack)
             self._follow(state, text, origin, base)
+            await self._written()
             _still_runs(state, version)
             return version
 
@@ -210,6 +127,7 @@ class PolicyFiles:
                 state.configured = version.text
                 self._replace(state, version, state.stack)
                 self._follow(state, version.text, "reload", self._base)
+            await self._written()
             for pool, version in versions.items():
                 _still_runs(self.pools[pool], version)
 
@@ -257,24 +175,35 @@ class PolicyFiles:
             self._saved.verify(saved)
         return saved.specs
 
-    def ended(self) -> None:
+    async def ended(self) -> None:
         """The process ends as it was asked to: what runs is no suspect."""
         for state in self.pools.values():
             self._save(state, clean=True)
+        await self._written()
 
     def hand_over(self) -> None:
         """From here on another process keeps what runs."""
+        if self._saved is not None:
+            self._saved.close(wait=False)
         self._saved = None
 
     def _save(self, state: PoolPolicies, *, clean: bool = False) -> None:
-        if self._saved is None:
+        saved = self._saved
+        if saved is None:
             return
-        versions = [state.kept[generation] for generation in state.stack]
-        try:
-            sets = [self._saved.saved_set(v.text, v.specs, v.policy_set, v.loaded_at.timestamp()) for v in versions]
-            self._saved.save(state.name, SavedPool(state.configured, tuple(sets), clean))
-        except OSError as error:
-            log.error("policies not saved for the next start", extra={"pool": state.name, "error": str(error)})
+        versions, configured = [state.kept[generation] for generation in state.stack], state.configured
+
+        def write() -> None:
+            sets = [saved.saved_set(v.text, v.specs, v.policy_set, v.loaded_at.timestamp()) for v in versions]
+            saved.save(state.name, SavedPool(configured, tuple(sets), clean))
+
+        self._writing = saved.later(write, state.name)
+
+    async def _written(self) -> None:
+        """Returns when what runs is kept, or cannot be."""
+        writing = self._writing
+        if writing is not None and not writing.cancelled():
+            await asyncio.wrap_future(writing)
 
     async def rollback(self, pool: str, generation: int | None = None) -> Version:
         """Puts an earlier set back, under a new generation: the one before, or ``generation``."""
@@ -290,6 +219,7 @@ class PolicyFiles:
             version = Version(policy_set, old.text, old.specs, "rollback", datetime.now(UTC), old.folder)
             self._replace(state, version, state.stack[: state.stack.index(target)])
             self._follow(state, old.text, "rollback", self._base)
+            await self._written()
             return version
 
     def retired(self, command: PolicySetRetired) -> None:

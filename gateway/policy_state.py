@@ -1,7 +1,8 @@
 """The sets that run, kept on disk, so that the last good one survives the process.
 
 One JSON file a pool, replaced whole; the policies' files beside it under the hash of their bytes. What is read back
-is loaded only as what it was: its identity must be the one that was written.
+is loaded only as what it was: its identity must be the one that was written. It is code that will be executed, so the
+folder must be its owner's alone to write.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from gateway.core.policy_set import PolicySet
-from gateway.errors import PolicyRefusedError
+from gateway.errors import PolicyRefusedError, StartError
 from policies.loader import PolicySpec
 
 log = logging.getLogger(__name__)
@@ -29,6 +34,9 @@ FORMAT = 1
 MAX_SETS = 4
 TRIAL_SECONDS = 60.0
 """A file that was loaded so shortly before a crash is not loaded again: it may be the cause."""
+_SPARE_SECONDS = 600.0
+"""What nobody needs is deleted at that age: a process that is taking over may be about to need it."""
+_UNFINISHED = ".new-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +80,36 @@ class SavedPool:
 
 
 class PolicyState:
-    """Args: folder: made if it is not there; one gateway writes it at a time."""
+    """Writes on a thread of its own, one thing after the other: a disk may take its time.
+
+    Args: folder: made if it is not there; one gateway writes it at a time.
+
+    Raises:
+        StartError: others could put policies there, or it cannot be made.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files = folder / "files"
-        self._files.mkdir(parents=True, exist_ok=True)
+        for path in (folder, self._files):
+            _make_own(path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="policy state")
+        self._prune()
+
+    def later(self, write: Callable[[], None], pool: str) -> Future[None]:
+        """Carries out ``write`` after all before it. Where the disk does not take it, that is logged."""
+
+        def written() -> None:
+            try:
+                write()
+            except OSError as error:
+                log.error("policies not saved for the next start", extra={"pool": pool, "error": str(error)})
+
+        return self._writer.submit(written)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Args: wait: for what is to be written; otherwise it is left."""
+        self._writer.shutdown(wait=wait, cancel_futures=not wait)
 
     def saved_set(self, text: str, specs: Sequence[PolicySpec], policy_set: PolicySet, loaded_at: float) -> SavedSet:
         """Keeps the files of a set that was loaded from ``specs``."""
@@ -92,8 +124,10 @@ class PolicyState:
 
     def _keep(self, name: str, data: bytes) -> Path:
         path = self._files / hashlib.sha256(data).hexdigest() / name
-        if not path.is_file():
-            path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.is_file():
+            os.utime(path.parent)  # its age counts from the last time that it was needed
+        else:
             _write(path, data)
         return path
 
@@ -119,6 +153,19 @@ class PolicyState:
         ]
         value = {"format": FORMAT, "configured": saved.configured, "clean": saved.clean, "sets": sets}
         _write(self._path(pool), json.dumps(value, indent=1, default=dict).encode())
+        self._prune()
+
+    def _prune(self) -> None:
+        """Deletes kept files that no set names any more, and what a write that was cut off left; nothing in doubt."""
+        with suppress(OSError):
+            old = time.time() - _SPARE_SECONDS
+            for left in (*self._folder.glob(f"{_UNFINISHED}*"), *self._files.glob(f"*/{_UNFINISHED}*")):
+                if left.stat().st_mtime < old:
+                    left.unlink(missing_ok=True)
+            texts = [path.read_text(encoding="utf-8") for path in self._folder.glob("*.json")]
+            for kept in self._files.iterdir():
+                if kept.stat().st_mtime < old and not any(kept.name in text for text in texts):
+                    shutil.rmtree(kept, ignore_errors=True)
 
     def read(self, pool: str) -> SavedPool | None:
         """None where nothing was written, or nothing that can be read; that is logged."""
@@ -151,11 +198,34 @@ def _set(value: dict[str, Any]) -> SavedSet:
     return SavedSet(value["text"], specs, float(value["loaded_at"]))
 
 
+def _make_own(folder: Path) -> None:
+    """Makes it for this user alone. StartError when it is there and another may write in it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        raise StartError(f"{folder}: cannot be made: {error.strerror}; give another policy.state_dir") from None
+    if found.st_uid != os.geteuid():
+        fault = f"belongs to user {found.st_uid}, not {os.geteuid()}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        fault = f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    else:
+        return
+    raise StartError(
+        f"{folder}: {fault}, and what is kept there is executed; let policy.state_dir name a folder in it that is not "
+        "there yet, or make it the gateway's own with mode 0700"
+    )
+
+
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all, also when the machine stops."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

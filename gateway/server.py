@@ -178,8 +178,12 @@ class Gateway:
         return Ports(await _bound(self._listen, server.host, server.port, "--port"), admin_port)
 
     async def _listen(self, host: str, port: int) -> int:
-        given = listening(self._inherited.data_fd) if self._inherited else None
-        return await self.data_plane.start(host, port, self._tls.context if self._tls else None, given)
+        tls = self._tls.context if self._tls else None
+        if self._inherited is None:
+            return await self.data_plane.start(host, port, tls)
+        for given in listening(self._inherited.data_fds):
+            port = await self.data_plane.start(host, port, tls, given)
+        return port
 
     async def _first_look(self) -> None:
         """Returns when every worker has answered, or has been found not to."""
@@ -321,8 +325,10 @@ class Gateway:
         stack.push_async_callback(runner.cleanup)
 
         async def listen(host: str, port: int) -> int:
-            own = self._inherited and listening(self._inherited.admin_fd)
-            await (web.SockSite(runner, own) if own else web.TCPSite(runner, host, port)).start()
+            own = listening(self._inherited.admin_fds) if self._inherited else ()
+            sites: list[web.BaseSite] = [web.SockSite(runner, one) for one in own]
+            for site in sites or [web.TCPSite(runner, host, port)]:
+                await site.start()
             return int(runner.addresses[0][1])
 
         return await _bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
@@ -358,7 +364,7 @@ class Gateway:
         log.info("draining", extra={"requests": self.data_plane.num_requests, "grace_seconds": grace})
         if not await self.data_plane.drain(grace):
             log.warning("requests still in flight were cut off", extra={"grace_seconds": grace})
-        self.policies.ended()
+        await self.policies.ended()
 
     async def _end_workers(self) -> None:
         await self.membership.close()

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,12 +24,12 @@ from typing import Any, Literal
 from gateway.config import Config
 from gateway.errors import StartError
 from gateway.inherited import READY, Inherited
+from gateway.listeners import listeners
 from gateway.policy_state import LastEnd
 
 log = logging.getLogger(__name__)
 
 Reason = Literal["crashed", "stuck", "asked"]
-BACKLOG = 4_096
 STABLE_SECONDS = 60.0
 """A process that ran so long is no part of a crash loop."""
 MAX_DELAY_SECONDS = 30.0
@@ -49,8 +49,10 @@ def supervise(config: Config, arguments: Sequence[str]) -> int:
         StartError: a port is in use.
     """
     with ExitStack() as stack:
-        data = stack.enter_context(_listen(config.server.host, config.server.port, "--port", config.server.reuse_port))
-        admin = stack.enter_context(_listen(config.admin.host, config.admin.port, "--admin-port"))
+        data = listeners(config.server.host, config.server.port, "--port", config.server.reuse_port)
+        stack.callback(_close, data)
+        admin = listeners(config.admin.host, config.admin.port, "--admin-port")
+        stack.callback(_close, admin)
         state = config.policy.state_dir
         folder = str(config.path(state)) if state else stack.enter_context(tempfile.TemporaryDirectory("-ranvier"))
         supervisor = Supervisor(arguments, data, admin, folder, config.policy.stuck_seconds)
@@ -74,10 +76,19 @@ class _Child:
 
 
 class Supervisor:
-    """Args: data, admin: listening sockets; state: a folder; stuck_seconds: 0: a silent process is left alone."""
+    """Args:
+    data, admin: sockets that listen, one for each address.
+    state: a folder.
+    stuck_seconds: 0: a silent process is left alone.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], data: socket.socket, admin: socket.socket, state: str, stuck_seconds: float
+        self,
+        arguments: Sequence[str],
+        data: Sequence[socket.socket],
+        admin: Sequence[socket.socket],
+        state: str,
+        stuck_seconds: float,
     ) -> None:
         self._arguments, self._data, self._admin, self._state = list(arguments), data, admin, state
         self._stuck_seconds = stuck_seconds
@@ -143,8 +154,9 @@ class Supervisor:
 
     def _begin_stop(self) -> None:
         self._stop.set()
-        for listener in (self._data, self._admin):
-            listener.close()  # once the processes close theirs, a connection is refused rather than left waiting
+        _close(
+            (*self._data, *self._admin)
+        )  # once the processes close theirs, a connection is refused, not left waiting
         for child in self._children:
             _signal(child, signal.SIGTERM)
 
@@ -156,7 +168,7 @@ class Supervisor:
 
     async def _start(self, reason: Reason | None) -> _Child:
         """Args: reason: there was one before, which this one follows. OSError: no process can be made."""
-        data, admin = self._data.fileno(), self._admin.fileno()
+        data, admin = [one.fileno() for one in self._data], [one.fileno() for one in self._admin]
         last_end: LastEnd | None = "stopped" if reason == "asked" else reason
         restarts = self.restarts + Counter([reason] if reason else [])
         reading, writing = os.pipe()
@@ -165,7 +177,7 @@ class Supervisor:
         command += [sys.executable, "-m", "gateway.cli", *self._arguments, "--inherited", inherited.text()]
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=(data, admin, writing), start_new_session=True
+                *command, pass_fds=(*data, *admin, writing), start_new_session=True
             )
         except BaseException:
             os.close(reading)
@@ -272,6 +284,11 @@ async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
             task.cancel()
 
 
+def _close(listening: Iterable[socket.socket]) -> None:
+    for listener in listening:
+        listener.close()
+
+
 def _signal(child: _Child, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         child.process.send_signal(number)
@@ -280,23 +297,3 @@ def _signal(child: _Child, number: signal.Signals) -> None:
 def _status(returncode: int | None) -> int:
     """As a shell says it."""
     return 1 if returncode is None else returncode if returncode >= 0 else 128 - returncode
-
-
-def _listen(host: str, port: int, option: str, reuse_port: bool = False) -> socket.socket:
-    """On the first of the addresses that ``host`` has; ``::`` takes IPv4 as well where the system says so."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with ExitStack() as undo:
-            listener = undo.enter_context(socket.socket(family, kind, proto))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            undo.pop_all()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"cannot listen on {host} port {port}: {reason}; give another {option}") from None
-    return listener

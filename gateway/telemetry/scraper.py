@@ -56,8 +56,10 @@ class Sight:
     """Its engine stands still, whatever its ``/health`` says."""
     began_at: float | None = None
     """When its youngest process began, as far as it says: several may answer behind one URL, by turns."""
+    page_began_at: float | None = None
+    """When that process began which answered last; None when it did not say."""
     num_starts: int = 0
-    """Times it was seen to have begun anew: its process is younger, or its counters went back if it tells no start."""
+    """Times it was seen to have begun anew: a younger process answers, or the counters of the same one went back."""
     progress: tuple[float | None, int] = (None, 0)
     moved_at: float = 0.0
     """Since when ``progress`` is what it is, or no request runs."""
@@ -165,18 +167,18 @@ class Scraper:
 
     @staticmethod
     def _starts(sight: Sight, page: bytes) -> int:
-        """Before ``_feel_pulse``, which remembers the counters. They count where a page tells no start: of several that
-        answer by turns they go back at every other look."""
+        """Before ``_feel_pulse``, which remembers the counters. They count unless another process gave the page before:
+        of several that answer by turns they go back at every other look. Below a server that did not begin anew an
+        engine may: they go back under the same start."""
         steps, began_at = engine_progress(page), process_began_at(page)
-        before, began_before = sight.progress[0], sight.began_at
-        if began_at is not None:
-            anew = began_before is not None and began_at > began_before
-        else:
-            anew = steps is not None and before is not None and steps < before
-        if anew:
+        before, youngest = sight.progress[0], sight.began_at
+        younger = began_at is not None and youngest is not None and began_at > youngest
+        comparable = None in (began_at, sight.page_began_at) or began_at == sight.page_began_at
+        if younger or (comparable and steps is not None and before is not None and steps < before):
             sight.num_starts += 1
             log.warning("worker began anew", extra={"worker": sight.worker.worker_id, "starts": sight.num_starts})
-        sight.began_at = max((at for at in (began_at, began_before) if at is not None), default=None)
+        sight.began_at = max((at for at in (began_at, youngest) if at is not None), default=None)
+        sight.page_began_at = began_at
         return sight.num_starts
 
     def _feel_pulse(self, sight: Sight, page: bytes, num_running: int | None, now: float) -> None:

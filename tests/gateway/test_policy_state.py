@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import PolicyRefusedError
+from gateway.errors import PolicyRefusedError, StartError
 from gateway.policy_state import TRIAL_SECONDS, LastEnd, PolicyState
 from tests.gateway.test_policy_files import GOOD, Bench
 
@@ -45,7 +47,7 @@ def life(tmp_path: Path) -> Life:
 
 async def end(bench: Bench, *, clean: bool) -> None:
     if clean:
-        bench.files.ended()
+        await bench.files.ended()
     bench.files.close()
 
 
@@ -150,3 +152,71 @@ async def test_state_that_cannot_be_read_is_as_none(life: Life) -> None:
         (life.folder / "state" / "p.json").write_text(text)
         assert PolicyState(life.folder / "state").read("p") is None
         await end(await life.start("random"), clean=True)
+
+
+def grow_old(path: Path) -> None:
+    os.utime(path, (1.0, 1.0))
+
+
+async def test_kept_files_that_no_set_names_any_more_go_but_not_at_once(life: Life) -> None:
+    """A process that takes over may have kept a file and not yet written which set it belongs to."""
+    bench = await life.start()
+    await bench.files.load("p", "mine.py")
+    files = life.folder / "state" / "files"
+    (used,) = files.iterdir()
+    for name in ("spare", "new"):
+        (files / name).mkdir()
+        (files / name / "x.py").write_text("x")
+    for left in (life.folder / "state" / ".new-old", used / ".new-old"):
+        left.write_text("half of it")
+        grow_old(left)
+    (life.folder / "state" / ".new-young").write_text("being written")
+    grow_old(files / "spare")
+    grow_old(used)
+    await bench.files.load("p", "least_loaded")
+    await end(bench, clean=False)
+    assert {path.name for path in files.iterdir()} == {used.name, "new"}
+    assert [path.name for path in used.iterdir()] == ["mine.py"]
+    assert [path.name for path in (life.folder / "state").glob(".new-*")] == [".new-young"]
+
+
+async def test_what_cannot_be_written_leaves_no_half_file(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    bench = await life.start()
+    file = life.folder / "state" / "p.json"
+    file.unlink()
+    file.mkdir()  # so that nothing can take its place
+    await bench.files.load("p", "mine.py")
+    assert bench.running[1] == "mine"
+    await end(bench, clean=False)
+    assert "policies not saved for the next start" in caplog.text
+    assert not list((life.folder / "state").glob(".new-*"))
+
+
+def test_the_folder_is_the_gateways_own(tmp_path: Path) -> None:
+    PolicyState(tmp_path / "a" / "state").close()
+    assert (tmp_path / "a" / "state").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "a" / "state" / "files").chmod(0o720)
+    with pytest.raises(StartError, match=r"files: can be written by others \(mode 0720\), .* executed; .* mode 0700"):
+        PolicyState(tmp_path / "a" / "state")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b").chmod(0o777)
+    with pytest.raises(StartError, match=r"b: can be written by others \(mode 0777\)"):
+        PolicyState(tmp_path / "b")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+    with pytest.raises(StartError, match="belongs to user 12345, not 0, and what is kept there is executed"):
+        PolicyState(tmp_path)
+
+
+async def test_the_event_loop_does_not_wait_for_the_disk(life: Life) -> None:
+    """What the guard retires is written while the loop goes on."""
+    state = PolicyState(life.folder / "state")
+    go_on = threading.Event()
+    written = state.later(lambda: (go_on.wait(10), None)[1], "p")
+    assert not written.done()
+    go_on.set()
+    state.close()
+    assert written.done()

@@ -135,7 +135,7 @@ def is_refused(url: str) -> bool:
     address = urllib.parse.urlsplit(url)
     try:
         socket.create_connection((str(address.hostname), int(address.port or 0)), 5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: the kernel had taken it, and nobody will
         return True
     return False
 

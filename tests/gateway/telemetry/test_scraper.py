@@ -180,8 +180,9 @@ async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
     [
         b"vllm:generation_tokens_total 900\nprocess_start_time_seconds 200\n",
         b"vllm:generation_tokens_total 3\n",
+        b"vllm:generation_tokens_total 3\nprocess_start_time_seconds 100\n",
     ],
-    ids=["another process", "no start time"],
+    ids=["another process", "no start time", "the same process, its counters back"],
 )
 async def test_a_worker_that_began_anew_is_told(later: bytes) -> None:
     async with FakeVllm() as worker:
