@@ -6,6 +6,7 @@ the best of every structure is kept. It starts from known rules, of each part th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ from designer.proposers.vocabulary import QUANTITIES
 _FRESH_FIRST = 12
 """Candidates, for each part, that are samples as often as anything else."""
 _TUNING = 0.45
-_TUNING_EARLY = 0.15
+_TUNING_SELDOM = 0.15
+"""At first, and when nothing has come of the latest candidates: then another structure is needed."""
+_LATELY = 12
+_PROGRESS = 0.004
+"""Log-ratio that the latest candidates must have gained."""
 _FRESH = 0.12
 _CROSSED = 0.25
 _AGAIN = 0.25
@@ -115,7 +120,7 @@ class JointProposer:
             return _proposal(founders[number], "starts from known rules", history)
         leaders = _leaders(known)
         early = number < _FRESH_FIRST * len(self._parts)
-        if sampler.rng.random() < (_TUNING_EARLY if early else _TUNING):
+        if sampler.rng.random() < (_TUNING_SELDOM if early or _stalls(known) else _TUNING):
             step = _step(known, leaders, history, sampler.rng, count=_TUNED)
             if step is not None:
                 return step
@@ -182,6 +187,13 @@ def _leaders(known: Sequence[_Known]) -> list[_Known]:
     for one in scored:
         best.setdefault(JOINT.skeleton(one.program), one)
     return list(best.values())
+
+
+def _stalls(known: Sequence[_Known]) -> bool:
+    """Whether the best of all is hardly better than the best of those before the latest."""
+    effects = [math.inf if one.effect is None else one.effect for one in known]
+    before = effects[:-_LATELY]
+    return bool(before) and min(before) - min(effects) < _PROGRESS
 
 
 def _effect(known: _Known) -> float:

@@ -42,6 +42,15 @@ SCALING_RULES: Rules = (
 )
 """The Kubernetes HorizontalPodAutoscaler with an average value (its downscale window of 300 s among the constants), on
 what operators give it: requests, the length of the queue (as KEDA's scalers for vLLM do), the request rate, KV use."""
+SCALING_FOUNDERS: Rules = (
+    *SCALING_RULES[:3],
+    (
+        "a rate a replica carries, looked ahead",
+        make(("requests_ahead",), "larger", {"rate_per_replica": 4.0, "hold_seconds": 30.0}),
+    ),
+)
+"""Looking ahead is what one tries first where replicas take time to start; its constants are the middle of their
+ranges."""
 BATCH_FOUNDERS: Rules = (
     ("vLLM's first come first served", ENGINE_FCFS),
     ("vLLM's priority order", ENGINE_PRIORITY),

@@ -25,6 +25,7 @@ from designer.proposers.known_rules import (
     ORDER_FOUNDERS,
     ORDER_RULES,
     PLAIN_ROUTER,
+    SCALING_FOUNDERS,
     SCALING_RULES,
 )
 from designer.proposers.sampling import Sampler
@@ -188,7 +189,7 @@ PARTS: Mapping[PartName, PartKind] = {
         from_json=grammar.from_json,
     ),
     "autoscaling": PartKind(
-        founders=SCALING_RULES,
+        founders=SCALING_FOUNDERS,
         rules=SCALING_RULES,
         sample=lambda sampler: scaling.random_scaling(sampler.rng),
         mutate=lambda program, sampler: scaling.mutate(program, sampler.rng),
