@@ -13,8 +13,9 @@ from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Led
 from designer.proposers.protocol import History, Outcome, log_ratio
 from designer.readonly_sql import open_readonly
 from designer.subject import subject_of_source
+from designer.why import stored
 
-RESULTS = ("ablation", "certificate", "why")
+RESULTS = ("ablation", "certificate")
 ARMS = ("search", "control", "tuned")
 """The search, random samples, tuned baselines."""
 
@@ -120,10 +121,16 @@ def read_findings(ledger: Ledger) -> Findings:
         winner_train_ratio=None if frozen is None else _train_ratio(frozen, train),
         winner_source="" if frozen is None else ledger.subject(frozen.digest).parts[0].source,
         folder=ledger.path.parent,
-        results={kind: found for kind in RESULTS if (found := ledger.result(kind)) is not None},
+        results=_results(ledger),
         replays=tuple(_replays(ledger)),
         roles=tuple(_roles(ledger)),
     )
+
+
+def _results(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
+    """By kind; of several explanations the one on the most seeds."""
+    found = {kind: ledger.result(kind) for kind in RESULTS} | {"why": stored(ledger)}
+    return {kind: content for kind, content in found.items() if content is not None}
 
 
 def _replays(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
@@ -205,10 +212,10 @@ def _running_best(entries: Sequence[Entry]) -> tuple[tuple[int, float], ...]:
 
 
 def _looks(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
-    for look in (1, 2):
-        content = ledger.result(f"sealed {look}")
-        if content is not None:
-            yield content
+    look = 1
+    while (content := ledger.result(f"sealed {look}")) is not None:
+        yield content
+        look += 1
 
 
 def _simulations(evaluations: Sequence[EvaluationRecord], entries: Mapping[str, Sequence[Entry]]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from designer.claim import not_compared
 from designer.findings import ARMS, Findings
 from designer.report_page import NAMES, interval, page, sealed_rows
 
@@ -19,7 +20,7 @@ def verdict_line(findings: Findings) -> str:
     look, margin = findings.sealed[-1], findings.frozen.margin
     comparator = findings.labels[findings.frozen.comparator]
     if "ratio" not in look:
-        return f"The winner failed on the sealed seeds: {look['error']}"
+        return f"The sealed test gave no figure: {look['error']}"
     size = f"{1 / look['ratio']:.2f} times" if look["ratio"] < 1 else f"a ratio of {look['ratio']:.3f}"
     said = {
         "better": f"Better than {comparator}: {size} lower",
@@ -27,12 +28,15 @@ def verdict_line(findings: Findings) -> str:
         "undecided": f"Undecided against {comparator}: {size}, the interval is not clear of the margin",
     }[findings.verdict]
     seeds = f"{look['num_seeds']} sealed seeds"
-    return f"{said}, ratio {interval(look)}, p {look['p_value']:.2g}, margin {margin:.0%}, {seeds}."
+    text = f"{said}, ratio {interval(look)}, p {look['p_value']:.2g}, margin {margin:.0%}, {seeds}."
+    return " ".join([text, *not_compared(findings.validation)])
 
 
 def _nearest(findings: Findings) -> str:
     """How near the best finalist came to what validation asks for."""
     validation = findings.validation or {}
+    if "error" in validation:
+        return f"{validation['error']}, so there was nothing to compare with"
     if not validation.get("finalists"):
         return "no candidate beat the reference on the train seeds, or none of them kept the contract"
     best = min(validation["finalists"], key=lambda row: row["ratio"])

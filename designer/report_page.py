@@ -14,11 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 from designer import svg
+from designer.claim import shortcomings
 from designer.findings import ARMS, Entry, Findings
+from designer.html_parts import note, table
+from designer.why_page import why_sections
 
 COLOURS = {"search": "#2a6db5", "control": "#b5482a", "tuned": "#5f8a3a"}
 NAMES = {"search": "search", "control": "random control", "tuned": "tuned baselines"}
-_PARTS = ("#c79a1b", "#bbbbbb", "#b5482a", "#4aa5a5", "#2a6db5", "#8a4fa3", "#333333")
 _MOST_SHOWN = 15
 _MOST_DIFFS = 12
 STYLE = (
@@ -56,7 +58,7 @@ def _sections(findings: Findings, facts: Sequence[tuple[str, str]]) -> Iterator[
     yield from _policy(findings)
     yield from _sealed(findings)
     yield _best_so_far(findings)
-    yield from _why(findings)
+    yield from why_sections(findings.results.get("why"))
     yield from _ablation(findings)
     yield from _regimes(findings)
     yield from _replays(findings)
@@ -74,6 +76,7 @@ def _in_short(findings: Findings) -> str:
     points = [
         *_what_it_does(findings),
         *_how_sure(findings),
+        *_short_of(findings),
         *_beside_it(findings),
         *_where_worst(findings),
         *_controls(findings),
@@ -102,6 +105,12 @@ def _how_sure(findings: Findings) -> Iterator[str]:
         text += f" Sealed ratio / ratio on the search's own workloads: {findings.selection_bias:.3f}"
         text += " (above 1, the search flattered its winner)."
     yield f"<b>How sure.</b> {html.escape(text)}"
+
+
+def _short_of(findings: Findings) -> Iterator[str]:
+    """What the claim does not cover, and no reader should take it to."""
+    for line in shortcomings(findings.validation, findings.sealed):
+        yield f"<b>Not shown.</b> {html.escape(line)}"
 
 
 def _beside_it(findings: Findings) -> Iterator[str]:
@@ -193,29 +202,6 @@ def _best_so_far(findings: Findings) -> str:
         "Ratio to the reference on train seeds: optimistic, because the best of many was picked by it. What counts is "
         "the sealed result. Controls had the same budget."
     )
-
-
-def _why(findings: Findings) -> Iterator[str]:
-    why = findings.results.get("why")
-    if not why:
-        return
-    yield f"<h2>Why it wins</h2><p>{html.escape(why['sentence'])}</p>"
-    bars = [(row["policy"], list(row["parts"].items())) for row in why["policies"]]
-    yield svg.stacked_bars(bars, _PARTS, "mean seconds of a request, by where they went")
-    yield "<p>In each row one thing is taken away: from machines or load for both alike, or from the winner alone.</p>"
-    rows = [
-        (r["without"], f"{r['comparator']:.2f}", f"{r['winner']:.2f}", f"{r['gain']:.2f}", f"{r['share']:.0%}")
-        for r in why["interventions"]
-    ]
-    yield table(("intervention", "comparator, s", "winner, s", "gain, s", "of the gain is left"), rows)
-    won = why.get("winnable")
-    if won:
-        yield note(
-            "What could be won: the clairvoyant reference, which is told every length, has a mean of "
-            f"{won['clairvoyant']:.2f} s; no policy can be below {won['bound']:.2f} s. The winner won "
-            f"{won['share']:.0%} of what lies between the comparator and the clairvoyant."
-        )
-    yield "<h2>The traffic</h2><ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in why["traffic"]) + "</ul>"
 
 
 def _ablation(findings: Findings) -> Iterator[str]:
@@ -379,13 +365,3 @@ def observed(entry: Entry) -> str:
 def interval(row: Mapping[str, Any], which: str = "t_interval") -> str:
     low, high = row[which]
     return f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]" if which == "t_interval" else f"[{low:.3f}, {high:.3f}]"
-
-
-def note(text: str) -> str:
-    return f"<p class='note'>{html.escape(text)}</p>"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{f'<tr>{heading}</tr>' if any(head) else ''}{lines}</table>"

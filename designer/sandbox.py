@@ -9,6 +9,7 @@ answer is an ``Evaluation``; the pool is never broken by it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import queue
 import socket
@@ -187,6 +188,8 @@ class Sandbox:
         cpu_seconds: float | None = None,
         memory_bytes: int = 1 << 30,
     ) -> None:
+        self._is_guest = False
+        """Its processes are another's."""
         self._scenario = scenario.model_dump_json()
         self._deadline = deadline_seconds
         self._limits = Limits(cpu_seconds=cpu_seconds or deadline_seconds, memory_bytes=memory_bytes)
@@ -208,8 +211,17 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def elsewhere(self, scenario: Scenario) -> Sandbox:
+        """The same processes at work on another scenario: it begins at once. It ends with this one."""
+        other = copy.copy(self)
+        other._scenario = scenario.model_dump_json()
+        other._is_guest = True
+        return other
+
     def close(self) -> None:
         """End every process of the sandbox."""
+        if self._is_guest:
+            return
         self._threads.shutdown(wait=False, cancel_futures=True)
         for parents in self._parents.values():
             for parent in parents:

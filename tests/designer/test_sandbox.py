@@ -235,6 +235,16 @@ def test_the_same_seed_gives_the_same_evaluation(sandbox: Sandbox) -> None:
     assert sandbox.evaluate(GOOD, 6).score != first.score
 
 
+def test_the_same_processes_work_on_another_scenario(sandbox: Sandbox) -> None:
+    other = small_scenario(num_requests=30)
+    with sandbox.elsewhere(other) as there:
+        moved = there.evaluate(subject_of_specs("least_loaded"), 5)
+    assert moved.summary["num_requests"] == 30
+    assert sandbox.evaluate(subject_of_specs("least_loaded"), 5).summary["num_requests"] == 120
+    with Sandbox(other, jobs=1) as own:
+        assert own.evaluate(subject_of_specs("least_loaded"), 5).decisions == moved.decisions
+
+
 def test_closing_ends_what_is_running() -> None:
     """A run that is interrupted leaves no process behind and does not wait for deadlines."""
     sandbox = Sandbox(small_scenario(60), jobs=1, deadline_seconds=600.0)
