@@ -4,10 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# What a decision runs through, but for the guard, whose judgement of a policy's answer hangs on Python's own rules.
-COMPILED := $(addprefix gateway/core/,estimates.py lazy_heap.py fair_share.py worker_state.py request_state.py queue.py pool.py \
-	decisions.py dispatcher.py)
-
 .PHONY: setup format check test demo bench soak e2e-vllm compiled pure clean
 
 setup: $(STAMP)
@@ -39,19 +35,18 @@ demo: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.bench $(BENCH)
 
-# The decision core as machine code, beside its sources, which it takes the place of until `make pure`. Needs a C compiler.
+# The modules that pyproject.toml names as machine code, beside their sources, which they take the place of until
+# `make pure`. Needs a C compiler. Then what they must do is asked of them, and that they decide as the sources do.
 compiled: $(STAMP)
-	rm -rf build/compiled
-	mkdir -p build/compiled
-	cp -r gateway policies build/compiled
-	cd build/compiled && $(CURDIR)/$(BIN)/mypyc $(COMPILED)
-	cp build/compiled/*__mypyc.*.so .
-	cp build/compiled/gateway/core/*.so gateway/core/
-	$(BIN)/pytest -q tests/gateway/http tests/gateway/core/test_dispatcher.py tests/gateway/core/test_properties.py \
-		tests/gateway/core/test_event_log.py tests/gateway/core/test_guard.py tests/gateway/telemetry tests/bench/test_request_path.py
+	$(BIN)/python build_compiled.py
+	$(BIN)/python -m tests.bench.same_decisions
+	$(BIN)/pytest -n auto -q tests/gateway/http tests/gateway/core tests/gateway/telemetry tests/gateway/test_runtime.py \
+		tests/gateway/test_openai_api.py tests/gateway/mockworker tests/twin tests/designer/simulator \
+		tests/designer/test_audit.py tests/bench tests/test_build_compiled.py -m "not interpreted"
 
 pure:
-	rm -f gateway/core/*.so ./*__mypyc.*.so
+	find gateway designer -name '*.so' -delete
+	rm -f gateway/machine_code.json ./*__mypyc.*.so
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(or $(SOAK_MINUTES),5)

@@ -16,6 +16,7 @@ from gateway.config import Config
 from gateway.discovery.source import file_versions
 from gateway.errors import GatewayError
 from gateway.inherited import READY, Inherited
+from gateway.machine_code import machine_code
 from gateway.server import Gateway, Ports
 from gateway.settings import admin_token
 from gateway.stuck import exit_when_stuck
@@ -37,6 +38,8 @@ def serve(
     Raises:
         GatewayError: it could not start.
     """
+    code = machine_code()
+    log.log(logging.WARNING if code.state == "stale" else logging.INFO, "the gateway %s", code.line)
     watchdog = Watchdog(config.policy.budget_seconds, config.policy.kill_seconds)
     with watchdog, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, watchdog, reread, inherited, file))

@@ -32,6 +32,7 @@ from gateway.discovery.static import StaticWorkers
 from gateway.errors import ConfigError, GatewayError, StartError
 from gateway.http.data_plane import DataPlane
 from gateway.inherited import Inherited, listening
+from gateway.machine_code import machine_code
 from gateway.policy_files import PolicyFiles
 from gateway.policy_state import LastEnd, PolicyState
 from gateway.reload import Plan, plan
@@ -84,7 +85,7 @@ class Gateway:
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
         self.runtime = Runtime(self.dispatcher, Clock())
         submit, clock = self.runtime.submit, self.runtime.clock.time
-        self.metrics = GatewayMetrics(lambda worker_id: self.view.pool_of(worker_id), self._pool_for)
+        self.metrics = GatewayMetrics(lambda name: self.view.pool_of(name), self._pool_for, machine_code().state)
         self._tls = None if config.tls is None else ServerTls(config.tls, config.path)
         worker_tls = worker_context(config.worker_tls, config.path)
         self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts, worker_tls)

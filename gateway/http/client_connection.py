@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from gateway.http.exchange import Exchange
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection:
+    """An ``asyncio.Protocol`` in all but its base class, under which it could not be compiled to a class of C."""
+
+    __deletable__ = ("_parser", "write")
     __slots__ = (
         "_active_at",
         "_began_at",

@@ -9,9 +9,9 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway.core.commands import Cancel, Dispatch, Reject
 from gateway.core.events import RequestArrived
@@ -135,7 +135,7 @@ class DataPlane:
         several hosts. ``given``: a socket that listens already, instead of a host and port."""
         where = {"host": host, "port": port, "reuse_port": self.settings.reuse_port or None}
         server = await self.loop.create_server(
-            lambda: ClientConnection(self),
+            lambda: cast(asyncio.Protocol, ClientConnection(self)),
             **(where if given is None else {"sock": given}),
             backlog=self.settings.backlog,
             ssl=tls,
@@ -144,7 +144,8 @@ class DataPlane:
         if not self._servers:
             self._sweeper.start()
         self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        sockets = cast(Sequence[socket.socket], cast(Any, server).sockets)  # a list of uvloop's, a tuple of asyncio's
+        return int(sockets[0].getsockname()[1])
 
     async def drain(self, grace_seconds: float) -> bool:
         """Accepts no more connections, lets what runs come to its end for ``grace_seconds``, ends the rest with an

@@ -39,7 +39,10 @@ class Answered(Protocol):
     def broken(self, reason: BreakReason) -> None: ...
 
 
-class WorkerConnection(asyncio.Protocol):
+class WorkerConnection:
+    """An ``asyncio.Protocol`` in all but its base class, under which it could not be compiled to a class of C."""
+
+    __deletable__ = ("_feed", "_parser")
     __slots__ = (
         "_before_head",
         "_bodies",
@@ -167,6 +170,15 @@ class WorkerConnection(asyncio.Protocol):
             exchange.end()
         else:
             exchange.broken("lost")
+
+    def eof_received(self) -> None:
+        """The transport closes by itself."""
+
+    def pause_writing(self) -> None:
+        """A request is written at once, however long."""
+
+    def resume_writing(self) -> None:
+        """As before."""
 
     def data_received(self, data: bytes) -> None:
         self.active_at = self._clock.now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import cast
 from urllib.parse import urlsplit
 
 from gateway.http.answer_head import Heads
@@ -91,16 +92,18 @@ class WorkerPool:
         task.add_done_callback(self._connecting.discard)
         return ticket
 
+    def _protocol(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, WorkerConnection(self))
+
     async def _connect(self, ticket: Connecting) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_seconds or None):
-                _, connection = await loop.create_connection(
-                    lambda: WorkerConnection(self), self.host, self.port, ssl=self._tls
-                )
+                _, protocol = await loop.create_connection(self._protocol, self.host, self.port, ssl=self._tls)
         except (OSError, TimeoutError):
             ticket.failed("connect")
             return
+        connection = cast(WorkerConnection, protocol)
         if self.removed:
             connection.abort()
             ticket.failed("removed")

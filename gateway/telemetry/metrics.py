@@ -49,12 +49,14 @@ class GatewayMetrics:
     Args:
         pool_of: the pool of a worker; empty when it is gone.
         pool_for: the pool that takes requests for a model; empty when none does.
+        compiled: ``true``, ``false`` or ``stale``, as ``gateway.machine_code`` says.
     """
 
     def __init__(
         self,
         pool_of: Callable[[str], str] = lambda worker_id: _NO_POOL,
         pool_for: Callable[[str], str] = lambda model: _NO_POOL,
+        compiled: str = "false",
     ) -> None:
         self._pool_of, self._pool_for = pool_of, pool_for
         self._times: dict[str, _PoolTimes] = {}
@@ -70,7 +72,8 @@ class GatewayMetrics:
         self._of_workers = (self._retries, self._dispatches, self._scrapes, self._health)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        Gauge("ranvier_build_info", "Always 1.", ["version"], registry=self.registry).labels(__version__).set(1)
+        build = Gauge("ranvier_build_info", "Always 1.", ["version", "compiled"], registry=self.registry)
+        build.labels(__version__, compiled).set(1)
         self.loop_lag = Histogram(
             "ranvier_event_loop_lag_seconds",
             "How late a timer of the event loop was.",
