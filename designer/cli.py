@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from designer.calibrate import CalibrationError
@@ -36,6 +38,7 @@ from designer.simulator.trace import TraceError
 from designer.why import WhyError
 from designer.worker_probe import ProbeError
 from gateway.errors import GatewayError
+from gateway.machine_code import machine_code
 from gateway.mockworker.profile import ProfileError
 from policies.loader import PolicyLoadError
 
@@ -82,6 +85,9 @@ app.command("messages")(messages_command)
 @app.callback()
 def _designer() -> None:
     """Invent, test and promote policies for the gateway, offline."""
+    code = machine_code()
+    if code.state == "stale" or sys.stderr.isatty():
+        typer.echo(f"designer: {code.line}", err=True)
 
 
 def main() -> None:
