@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from designer.proposers.llm.keys import check_keys
 from designer.proposers.llm.settings import LlmSettingsError, make_settings
 
 ConfigOption = Annotated[
@@ -50,4 +51,5 @@ def llm_settings(
     settings = make_settings(
         config, model=model, base_url=base_url, price=price, max_dollars=max_dollars, prompts=prompts
     )
+    check_keys(settings)
     return settings.model_dump(mode="json")

@@ -38,7 +38,7 @@ def says(
     content: str = "",
     calls: Sequence[tuple[str, Any]] = (),
     *,
-    usage: tuple[int, int] | None = (100, 20),
+    usage: tuple[Any, Any] | None = (100, 20),
     finish: str = "",
     refusal: str = "",
     reasoning: str = "",
@@ -131,7 +131,7 @@ def _role(settings: LlmSettings, name: str, changes: Mapping[str, Any]) -> dict[
     return {**settings.researcher.model_dump(), "model": name, "max_tokens": 500, "request_seconds": 20.0, **changes}
 
 
-def _events(message: Mapping[str, Any], reason: str, usage: tuple[int, int] | None) -> list[bytes]:
+def _events(message: Mapping[str, Any], reason: str, usage: tuple[Any, Any] | None) -> list[bytes]:
     """As servers do: the role first, the text in two pieces, arguments of a call in two, usage at the end."""
     events = [_event({"role": "assistant", "content": ""}, None)]
     if message.get("reasoning_content"):
@@ -160,11 +160,11 @@ def _event(delta: Mapping[str, Any], reason: str | None) -> bytes:
     return sse_event({**_FRAME, "object": "chat.completion.chunk", "choices": [choice]})
 
 
-def _whole(message: Mapping[str, Any], reason: str, usage: tuple[int, int] | None) -> dict[str, Any]:
+def _whole(message: Mapping[str, Any], reason: str, usage: tuple[Any, Any] | None) -> dict[str, Any]:
     choice = {"index": 0, "message": dict(message), "finish_reason": reason}
     counted = {"usage": _usage(usage)} if usage is not None else {}
     return {**_FRAME, "object": "chat.completion", "choices": [choice], **counted}
 
 
-def _usage(usage: tuple[int, int]) -> dict[str, int]:
-    return {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+def _usage(usage: tuple[Any, Any]) -> dict[str, Any]:
+    return {"prompt_tokens": usage[0], "completion_tokens": usage[1]}

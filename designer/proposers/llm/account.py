@@ -111,7 +111,9 @@ def account(ledger: Ledger) -> Account:
     simulations = {"researcher": _experiments(ledger), "analyst": len(list(ledger.events(ANALYSIS_EVENT)))}
     lost = {(call.conversation, call.turn) for call in calls if call.name == UNUSABLE}
     present = [role for role in ROLES if simulations.get(role) or any(entry.role == role for entry in entries)]
-    roles = {role: _of_role(role, entries, messages, lost, simulations.get(role, 0)) for role in present}
+    roles: dict[str, RoleAccount] = {
+        role: _of_role(role, entries, messages, lost, simulations.get(role, 0)) for role in present
+    }
     estimate = next((dict(content) for _, content in ledger.events(ESTIMATE_EVENT)), None)
     return Account(roles, estimate, ends)
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from designer.proposers.llm.clean import UnreadableError, clean_json, decode
 from designer.proposers.llm.endpoint import Answer, Endpoint, EndpointError
 from designer.proposers.llm.message_log import Attempt, Message, MessageLog, ToolCall
 from designer.proposers.llm.meter import CapReachedError, Meter, Reservation
@@ -32,7 +33,7 @@ class LlmError(Exception):
 
 
 class ConversationEndedError(Exception):
-    """Nothing more can be asked in this conversation; one line."""
+    """Nothing more can be asked in this conversation, now or after a resume; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +141,32 @@ class Conversation:
     async def _buy(
         self, sent: Sequence[Mapping[str, Any]], most: int, wanted: Mapping[str, Any] | None, digest: str
     ) -> Message:
-        desk, problem = self._desk, ""
+        desk = self._desk
         first = desk.log.num_attempts(self.name, self._turn)
         reserved = Reservation(most + self._role.max_tokens, self._role.cost(most, self._role.max_tokens))
-        for attempt in range(first, first + desk.settings.attempts):
+        patience = _Patience(desk.settings.attempts, desk.settings.outage_seconds)
+        while True:
             try:
                 await desk.meter.reserve(reserved)
             except CapReachedError as error:
                 raise self._ended(str(error)) from None
-            message, failure = await self._attempt(attempt, sent, wanted, digest, reserved)
+            message, failure = await self._attempt(first + patience.failures, sent, wanted, digest, reserved)
             if failure is None:
                 return message
-            problem = str(failure)
             if failure.fatal:
-                raise LlmError(f"{self._role.base_url}: {problem}")
+                raise LlmError(f"{self._role.base_url}: {failure}")
             if not failure.retry:
                 break
-            if attempt + 1 < first + desk.settings.attempts:
-                wait = 2.0 ** (attempt - first) if failure.retry_after is None else failure.retry_after
-                await desk.sleep(min(wait, _LONGEST_WAIT))
+            wait = patience.wait(failure, message.seconds)
+            if wait is None:
+                raise LlmError(
+                    f"{self._role.base_url}: no reply after {patience.failures} requests in "
+                    f"{patience.seconds:.0f} s: {failure}; designer resume goes on when it is back"
+                )
+            await desk.sleep(wait)
         if not desk.log.num_replies():
-            raise LlmError(f"{self._role.base_url} has not answered once: {problem}")
-        raise self._ended(f"no reply: {problem}")
+            raise LlmError(f"{self._role.base_url} has not answered once: {failure}")
+        raise self._ended(f"no reply: {failure}")
 
     async def _attempt(
         self,
@@ -179,13 +184,13 @@ class Conversation:
         )
         began, answer, failure = time.monotonic(), None, None
         try:
-            answer = await endpoint.complete(sent, self._announced(), wanted)
+            answer = await endpoint.complete(sent, self._announced(), wanted, desk.meter.seconds_left)
         except EndpointError as error:
             failure = error
         prompt, completion = _used(answer, failure, reserved, role)
         message = Message(
             *(self.name, self._turn, attempt, digest, [dict(m) for m in self._messages[self._told :]]),
-            reply=None if answer is None else _reply(answer, endpoint.scrub),
+            reply=None if answer is None else _reply(answer),
             error="" if failure is None else str(failure),
             prompt_tokens=prompt,
             completion_tokens=completion,
@@ -202,13 +207,14 @@ class Conversation:
         return ConversationEndedError(reason)
 
     def _heard(self, message: Message, whole: bool) -> Mapping[str, Any]:
-        reply = message.reply or {}
+        reply: Mapping[str, Any] = clean_json(message.reply or {})
         sent = sum(map(_bytes, self._messages))
         self._messages.append(_sendable(reply))
         self._told = len(self._messages)
         self._counted = None
         if whole:
             self._counted = (self._told, message.prompt_tokens + message.completion_tokens)
+        if whole and not message.estimated:
             self._density = max(0.05, min(1.0, message.prompt_tokens / sent))
         self._turn += 1
         return reply
@@ -249,20 +255,53 @@ class Conversation:
         return list(sent), sum(_bytes(message) + _MESSAGE_TOKENS for message in sent) + overhead
 
 
+class _Patience:
+    """With an endpoint that fails in a way that may pass, at one request."""
+
+    def __init__(self, attempts: int, seconds: float) -> None:
+        self.failures = 0
+        self.seconds = 0.0
+        """Since the first attempt, waits included."""
+        self._charged = attempts
+        self._limit = seconds
+
+    def wait(self, failure: EndpointError, took: float) -> float | None:
+        """Seconds until it is tried again; None: not again."""
+        self.failures += 1
+        self._charged -= failure.charged
+        wait = 2.0 ** min(self.failures - 1, 6) if failure.retry_after is None else failure.retry_after
+        wait = min(wait, _LONGEST_WAIT)
+        self.seconds += took
+        if not self._charged or self.seconds + wait > self._limit:
+            return None
+        self.seconds += wait
+        return wait
+
+
 def _used(answer: Answer | None, failure: EndpointError | None, reserved: Reservation, role: Role) -> tuple[int, int]:
     """Prompt and completion tokens to be paid for: counted by the server, else as many as there could be."""
     if failure is not None and not failure.charged:
         return 0, 0
-    if answer is None or answer.prompt_tokens is None:
-        return reserved.tokens - role.max_tokens, role.max_tokens
-    return answer.prompt_tokens, answer.completion_tokens or 0
+    most = reserved.tokens - role.max_tokens
+    if answer is None:
+        return most, role.max_tokens
+    return answer.prompt_tokens or most, answer.completion_tokens or _most_said(answer, role)
 
 
-def _reply(answer: Answer, scrub: Callable[[str], str]) -> dict[str, Any]:
+def _most_said(answer: Answer, role: Role) -> int:
+    """Tokens of a reply that nobody counted: one a byte of all that was seen of it, as no tokenizer makes more."""
+    if answer.finish_reason == "length":
+        return role.max_tokens
+    return min(role.max_tokens, _bytes(answer.message()) + len(answer.reasoning.encode()) + _MESSAGE_TOKENS)
+
+
+def _reply(answer: Answer) -> dict[str, Any]:
     content = {**answer.message(), "refusal": answer.refusal, "finish_reason": answer.finish_reason}
     if answer.reasoning:
         content["reasoning"] = answer.reasoning
-    return dict(json.loads(scrub(json.dumps(content))))
+    if not (answer.prompt_tokens and answer.completion_tokens):
+        content["estimated"] = True
+    return content
 
 
 def _sendable(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,8 +318,8 @@ def _sendable(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(arguments: str) -> str:
     try:
-        return arguments if isinstance(json.loads(arguments), dict) else "{}"
-    except json.JSONDecodeError:
+        return arguments if isinstance(decode(arguments), dict) else "{}"
+    except UnreadableError:
         return "{}"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
-import os
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +15,22 @@ import httpx
 import openai
 from openai import AsyncOpenAI
 
-from designer.proposers.llm.settings import OPENAI, Role
+from designer.proposers.llm.clean import clean, clean_name
+from designer.proposers.llm.client import make_client
+from designer.proposers.llm.keys import key_of
+from designer.proposers.llm.settings import Role
 
 _NO_KEY = "none"
+_SHORTEST_SECRET = 8
+"""Shorter words are placeholders, and occur in texts."""
+_LONGEST_TOKEN = 16
+"""Characters. What is longer than so many times ``max_tokens`` is cut: the server kept to no limit."""
+_LEAST_LIMIT = 16_384
+_MOST_CALLS = 16
+"""Tool calls of a reply; further ones are left out."""
+_MOST_TOKENS = 1 << 40
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What comes of an answer of another form than the protocol's."""
 _LONGEST_ERROR = 500
 _FATAL = (401, 403, 404)
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
@@ -51,7 +64,7 @@ class Answer:
     refusal: str = ""
     finish_reason: str = ""
     prompt_tokens: int | None = None
-    """None: the server did not say."""
+    """None: the server did not say, or said 0."""
     completion_tokens: int | None = None
     reasoning: str = ""
     """What a reasoning model thought, where the server shows it; kept, never sent back."""
@@ -68,14 +81,18 @@ class Endpoint:
     """The client of one role."""
 
     def __init__(self, role: Role) -> None:
+        """
+        Raises:
+            LlmSettingsError: the key must not be sent there.
+        """
         self._role = role
-        self._key = os.environ.get(role.api_key_env, "")
+        self._key = key_of(role)
+        self._limit = max(_LEAST_LIMIT, _LONGEST_TOKEN * role.max_tokens)
+        key = self._key or _NO_KEY
+        client: Any = make_client(role.base_url, key, role.request_seconds)
         self._client = AsyncOpenAI(
-            api_key=self._key or _NO_KEY, base_url=role.base_url, max_retries=0, timeout=role.request_seconds
+            api_key=key, base_url=role.base_url, max_retries=0, timeout=role.request_seconds, http_client=client
         )
-        if not role.base_url.startswith(OPENAI):
-            # The SDK takes these from the environment; they concern nobody else.
-            self._client.organization = self._client.project = None
 
     async def close(self) -> None:
         await self._client.close()
@@ -85,28 +102,54 @@ class Endpoint:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
         response_format: Mapping[str, Any] | None,
+        seconds: float | None = None,
     ) -> Answer:
         """One attempt.
+
+        Args:
+            seconds: for the whole reply, if less than the role has.
 
         Raises:
             EndpointError: there is no complete reply.
         """
+        limit = min(self._role.request_seconds, self._role.request_seconds if seconds is None else seconds)
         try:
-            async with asyncio.timeout(self._role.request_seconds):
+            async with asyncio.timeout(limit):
                 answer = await self._ask(self._body(messages, tools, response_format))
         except TimeoutError:
-            raise EndpointError(
-                f"no complete reply in {self._role.request_seconds:g} s", retry=True, charged=True
-            ) from None
-        except (openai.OpenAIError, httpx.HTTPError, ValueError, TypeError) as error:
+            raise EndpointError(f"no complete reply in {limit:.3g} s", retry=True, charged=True) from None
+        except (openai.OpenAIError, httpx.HTTPError, httpx.StreamError, OSError, *_MALFORMED) as error:
             raise self._failure(error) from None
         if not answer.finish_reason:
             raise EndpointError("the reply was cut off", retry=True, charged=True)
-        return answer
+        return self._tidy(answer)
 
     def scrub(self, text: str) -> str:
-        """Without the key, should a server have echoed it."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """Clean, and without the key, should a server have echoed it. Before anything is cut: half a key is one too."""
+        text = clean(text)
+        if len(self._key) < _SHORTEST_SECRET:
+            return text
+        return text.replace(self._key, "[key]").replace(urllib.parse.quote(self._key, safe=""), "[key]")
+
+    def _tidy(self, answer: Answer) -> Answer:
+        """As it may be kept, sent again and shown."""
+        for name in ("content", "refusal", "reasoning"):
+            setattr(answer, name, self._text(answer, getattr(answer, name)))
+        answer.finish_reason = clean_name(answer.finish_reason)
+        calls, answer.tool_calls = answer.tool_calls[:_MOST_CALLS], []
+        for number, call in enumerate(calls):
+            identity = clean_name(call["id"], f"call_{number}")
+            if any(other["id"] == identity for other in answer.tool_calls):
+                identity = f"call_{number}"
+            name, given = clean_name(call["function"]["name"]), self._text(answer, call["function"]["arguments"])
+            answer.tool_calls.append(_call(identity, name, given, number))
+        return answer
+
+    def _text(self, answer: Answer, text: str) -> str:
+        whole = self.scrub(text)
+        if len(whole) > self._limit:
+            answer.finish_reason = "length"
+        return whole[: self._limit]
 
     def _body(
         self,
@@ -129,16 +172,25 @@ class Endpoint:
     async def _ask(self, body: dict[str, Any]) -> Answer:
         create: Any = self._client.chat.completions.create
         reply = await create(**body)
-        return await _gather(reply) if self._role.stream else _whole(reply)
+        if not self._role.stream:
+            return _whole(reply)
+        try:
+            # What is beyond the limit by more than a key's length is cut again after the key was looked for.
+            return await _gather(reply, 2 * self._limit + len(self._key))
+        finally:
+            await reply.close()
 
     def _failure(self, error: Exception) -> EndpointError:
-        text = self.scrub(_one_line(error))
+        text = " ".join(self.scrub(_said(error)).split())[:_LONGEST_ERROR]
         match error:
             case openai.RateLimitError():
                 return EndpointError(text, retry=True, charged=False, retry_after=_retry_after(error.response.headers))
             case openai.APIStatusError() if error.status_code >= 500 or error.status_code in (408, 409):
                 wait = _retry_after(error.response.headers)
                 return EndpointError(text, retry=True, charged=True, retry_after=wait)
+            case openai.APIStatusError() if 300 <= error.status_code < 400:
+                text = f"{error.status_code}: it redirects, which is not followed; set base_url to where it leads"
+                return EndpointError(text, retry=False, charged=False, fatal=True)
             case openai.APIStatusError():
                 return EndpointError(text, retry=False, charged=False, fatal=error.status_code in _FATAL)
             case openai.APIConnectionError() if type(error.__cause__).__name__ in _NEVER_SENT:
@@ -147,30 +199,39 @@ class Endpoint:
                 return EndpointError(text, retry=True, charged=True)
 
 
-async def _gather(stream: AsyncIterator[Any]) -> Answer:
-    """A streamed reply, put together."""
+async def _gather(stream: AsyncIterator[Any], limit: int) -> Answer:
+    """A streamed reply, put together; no more of it than ``limit`` characters."""
     answer = Answer()
     calls: dict[int, tuple[str, str, str]] = {}
+    read = 0
     async for chunk in stream:
         _count(answer, chunk.usage)
         for choice in (chunk.choices or [])[:1]:
-            answer.finish_reason = choice.finish_reason or answer.finish_reason
-            delta = choice.delta
-            answer.content += delta.content or ""
-            answer.refusal += getattr(delta, "refusal", None) or ""
-            answer.reasoning += _reasoning(delta)
-            for part in delta.tool_calls or []:
-                calls[part.index] = _joined(calls.get(part.index, ("", "", "")), part)
+            answer.finish_reason = _text_of(choice.finish_reason) or answer.finish_reason
+            read += _add(answer, choice.delta, calls)
+        if read > limit:
+            answer.finish_reason = "length"
+            break
     answer.tool_calls = [_call(*call, number) for number, call in sorted(calls.items())]
     return answer
 
 
-def _joined(call: tuple[str, str, str], part: Any) -> tuple[str, str, str]:
-    """Id, name and arguments with what a chunk adds to them."""
-    identity, name, arguments = call
-    if part.function is not None:
-        name, arguments = name + (part.function.name or ""), arguments + (part.function.arguments or "")
-    return identity or part.id or "", name, arguments
+def _add(answer: Answer, delta: Any, calls: dict[int, tuple[str, str, str]]) -> int:
+    """What a chunk adds; in characters."""
+    content, refusal, reasoning = _text_of(delta.content), _text_of(getattr(delta, "refusal", "")), _reasoning(delta)
+    answer.content, answer.refusal = answer.content + content, answer.refusal + refusal
+    answer.reasoning += reasoning
+    read = len(content) + len(refusal) + len(reasoning)
+    for part in delta.tool_calls or []:
+        at = part.index if isinstance(part.index, int) else 0
+        identity, name, arguments = calls.get(at, ("", "", ""))
+        if part.function is not None:
+            added = _text_of(part.function.name), _arguments(part.function.arguments)
+            name, arguments = name + added[0], arguments + added[1]
+            read += len(added[0]) + len(added[1])
+        calls[at] = identity or _text_of(part.id), name, arguments
+        read += 1
+    return read
 
 
 def _whole(reply: Any) -> Answer:
@@ -179,27 +240,43 @@ def _whole(reply: Any) -> Answer:
         raise ValueError("the reply has no choices")
     choice = reply.choices[0]
     message = choice.message
-    answer = Answer(message.content or "", [], message.refusal or "", choice.finish_reason or "")
+    answer = Answer(_text_of(message.content), [], _text_of(message.refusal), _text_of(choice.finish_reason))
     answer.reasoning = _reasoning(message)
     for number, call in enumerate(message.tool_calls or []):
-        answer.tool_calls.append(_call(call.id, call.function.name, call.function.arguments, number))
+        name, given = _text_of(call.function.name), _arguments(call.function.arguments)
+        answer.tool_calls.append(_call(_text_of(call.id), name, given, number))
     _count(answer, reply.usage)
     return answer
 
 
-def _call(identity: str | None, name: str, arguments: str, number: int) -> dict[str, Any]:
+def _call(identity: str, name: str, arguments: str, number: int) -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     return {"id": identity or f"call_{number}", "type": "function", "function": function}
 
 
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(value: Any) -> str:
+    """Some servers send the object itself."""
+    return json.dumps(value) if isinstance(value, dict) else _text_of(value)
+
+
 def _count(answer: Answer, usage: Any) -> None:
-    if usage is not None:
-        answer.prompt_tokens, answer.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+    """As the server counted; a count of 0 is none, as there was something to count."""
+    if usage is None:
+        return
+    answer.prompt_tokens = _counted(getattr(usage, "prompt_tokens", None))
+    answer.completion_tokens = _counted(getattr(usage, "completion_tokens", None))
+
+
+def _counted(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < _MOST_TOKENS else None
 
 
 def _reasoning(part: Any) -> str:
-    text = getattr(part, "reasoning", None) or getattr(part, "reasoning_content", None)
-    return text if isinstance(text, str) else ""
+    return _text_of(getattr(part, "reasoning", None)) or _text_of(getattr(part, "reasoning_content", None))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -215,11 +292,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _one_line(error: Exception) -> str:
+def _said(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "the reply is no JSON"
-    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "the reply is nested too deeply"
+    text = str(error) or type(error).__name__
     cause = error.__cause__
     if isinstance(error, openai.APIConnectionError) and cause is not None:
-        text = f"{text} {' '.join(str(cause).split())}"
-    return text[:_LONGEST_ERROR]
+        text = f"{text} {cause}"
+    return text

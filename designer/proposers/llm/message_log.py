@@ -232,7 +232,10 @@ class MessageLog:
             " ELSE coalesce(json_extract(m.reply, '$.estimated'), 0) END, coalesce(m.seconds, 0)"
             " FROM llm_attempts a LEFT JOIN llm_messages m USING (conversation, turn, attempt) ORDER BY a.rowid"
         )
-        return [Entry(*row[:2], bool(row[2]), *row[3:6], bool(row[6]), row[7]) for row in rows.fetchall()]
+        return [
+            Entry(role, model, bool(replied), tokens_in, tokens_out, dollars, bool(estimated), seconds)
+            for role, model, replied, tokens_in, tokens_out, dollars, estimated, seconds in rows.fetchall()
+        ]
 
     def spent(self) -> Spent:
         """By everyone; what was sent and never answered with all that was reserved for it."""

@@ -44,6 +44,11 @@ class Meter:
         """Since the proposer began; after a resume, what its earlier replies took is counted too."""
         return self._clock() - self._began
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the cap on time."""
+        return max(0.0, self._caps.seconds - self.seconds)
+
     async def reserve(self, wanted: Reservation) -> None:
         """Set it aside; waits while requests in flight may yet leave room for it.
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
 from designer.ledger import Ledger
+from designer.proposers.llm.account import ESTIMATE_EVENT
 from designer.proposers.llm.briefing import briefing
 from designer.proposers.llm.conversation import Desk
 from designer.proposers.llm.endpoint import Endpoint
 from designer.proposers.llm.estimate import estimate
+from designer.proposers.llm.keys import check_keys
 from designer.proposers.llm.message_log import MessageLog
 from designer.proposers.llm.meter import CAP, Meter
 from designer.proposers.llm.playground import SimulatorPlayground
 from designer.proposers.llm.researcher import Context, Start
-from designer.proposers.llm.settings import ROLES, LlmSettings
+from designer.proposers.llm.settings import ROLES, stored_settings
 from designer.proposers.protocol import History, NoProposalError, Proposal
 from designer.sandbox import Sandbox
 from designer.simulator.scenario import Scenario
@@ -35,7 +38,9 @@ class LlmProposer:
         budget: int,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._settings = LlmSettings.model_validate(dict(settings))
+        self._settings = stored_settings(settings)
+        check_keys(self._settings)
+        self._ledger = ledger
         record = ledger.run()
         self._scenario = Scenario.model_validate_json(record.scenario)
         self._reference = str(record.settings["baselines"][0])
@@ -94,13 +99,12 @@ class LlmProposer:
             contexts = self._at_work(desk)
             if not contexts:
                 return []
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(context.advance(history)) for context in contexts]
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from None
-            found = [(c, t.result()) for c, t in zip(contexts, tasks, strict=True)]
-            ready = [(context, proposal) for context, proposal in found if proposal is not None]
+            # What others have asked for is heard to the end even where one fails: it is paid for.
+            results = await asyncio.gather(*(c.advance(history) for c in contexts), return_exceptions=True)
+            if failed := [result for result in results if isinstance(result, BaseException)]:
+                raise failed[0]
+            found = zip(contexts, results, strict=True)
+            ready = [(context, proposal) for context, proposal in found if isinstance(proposal, Proposal)]
             if ready:
                 return ready
 
@@ -110,6 +114,7 @@ class LlmProposer:
         self._values = briefing(self._scenario, self._reference, history.reference, seeds)
         guess = estimate(self._settings, self._budget, self._values)
         self._say(guess.text(self._settings))
+        self._ledger.add_event(ESTIMATE_EVENT, asdict(guess), once=True)
         spent = self._log.spent()
         if spent.requests:
             self._say(f"llm: {spent.requests} requests, {spent.tokens} tokens, ${spent.dollars:.4f} are spent already")

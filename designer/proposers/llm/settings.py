@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from designer.proposers.llm.prompts import PromptError, read_prompts
 
 RoleName = Literal["researcher", "analyst", "supervisor"]
 ROLES: tuple[RoleName, ...] = ("researcher", "analyst", "supervisor")
 Mode = Literal["single", "sequential", "parallel"]
-OPENAI = "https://api.openai.com"
+OPENAI_HOST = "api.openai.com"
 
 
 class LlmSettingsError(Exception):
@@ -39,8 +41,11 @@ class Role(_Table):
     base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     """Of an OpenAI-compatible API, usually ending in ``/v1``."""
     price: Price
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the key; not set: the word ``none`` is sent."""
+    api_key_env: str = ""
+    """The environment variable with the key; "": OPENAI_API_KEY at OpenAI's own address, elsewhere RANVIER_LLM_KEY.
+    Where it is not set, the word ``none`` is sent."""
+    plain_http: bool = False
+    """Whether the key may be sent by http:// to another machine, readable on the way."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] = 4096
     """Of one reply, reasoning included."""
@@ -56,11 +61,49 @@ class Role(_Table):
     request_seconds: Annotated[float, Field(gt=0)] = 300.0
     """For a whole reply."""
 
+    @field_validator("base_url")
+    @classmethod
+    def _bare(cls, url: str) -> str:
+        """Nothing that could be a secret: it is kept with the run."""
+        try:
+            parts = urllib.parse.urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host, parts = None, urllib.parse.urlsplit("")
+        if "@" in url:
+            raise ValueError("has a user or password in it, which would be kept; name the variable in api_key_env")
+        if "?" in url or "#" in url:
+            raise ValueError("has a query or fragment, which would be kept; give scheme, host and path alone")
+        if not host:
+            raise ValueError("has no host; write it as http://127.0.0.1:8000/v1")
+        return url
+
+    @property
+    def host(self) -> str:
+        return urllib.parse.urlsplit(self.base_url).hostname or ""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        parts = urllib.parse.urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @property
+    def readable_on_the_way(self) -> bool:
+        """Whether what is sent passes a network in the clear."""
+        return self.base_url.lower().startswith("http://") and not _is_loopback(self.host)
+
+    @property
+    def key_variable(self) -> str:
+        if self.api_key_env:
+            return self.api_key_env
+        return "OPENAI_API_KEY" if self.host == OPENAI_HOST else "RANVIER_LLM_KEY"
+
     @property
     def limit_field(self) -> str:
         if self.max_tokens_field != "auto":
             return self.max_tokens_field
-        return "max_completion_tokens" if self.base_url.startswith(OPENAI) else "max_tokens"
+        return "max_completion_tokens" if self.host == OPENAI_HOST else "max_tokens"
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Dollars."""
@@ -99,8 +142,10 @@ class LlmSettings(_Table):
     """Replies of the Analyst to one question."""
     repairs: Annotated[int, Field(ge=0, le=5)] = 1
     """Times in a row that an unusable reply is sent back with its error."""
-    attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """At one request, when the endpoint fails in a way that may pass."""
+    attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    """At one request, of those that may have to be paid for; then the run stops, and can be resumed."""
+    outage_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    """For which a request is tried again and again while the endpoint is away; then the same."""
     caps: Caps = Caps()
     prompts: Mapping[str, str]
     """The texts themselves, so that a run goes on with those it began with."""
@@ -148,6 +193,18 @@ def make_settings(
         raise LlmSettingsError(f"{config or 'the llm proposer'}: {_first(error)}") from None
 
 
+def stored_settings(content: Mapping[str, Any]) -> LlmSettings:
+    """Those a run was started with.
+
+    Raises:
+        LlmSettingsError: this version refuses them.
+    """
+    try:
+        return LlmSettings.model_validate(dict(content))
+    except ValidationError as error:
+        raise LlmSettingsError(f"the settings stored with this run: {_first(error)}; start a new run") from None
+
+
 def _read(config: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(config.read_text())
@@ -187,6 +244,13 @@ def _price(text: str) -> dict[str, float]:
     if len(values) not in (1, 2):
         raise LlmSettingsError(f"--price {text}: write IN,OUT in dollars a million tokens, as in 0.15,0.60, or 0")
     return {"input": values[0], "output": values[-1]}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _first(error: ValidationError) -> str:

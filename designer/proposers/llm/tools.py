@@ -10,7 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from designer.proposers.llm.clean import UnreadableError, decode, decode_from
+
 _FENCE = re.compile(r"```[a-zA-Z0-9_-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_MOST_BEGINNINGS = 200
 _PYTHON = re.compile(r"```(?:python|py)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -120,9 +123,8 @@ def _checked(name: str, raw: str, known: Mapping[str, Tool], identity: str = "")
     if tool is None:
         return Call(name, raw, problem=f"no tool {name!r}; one of {', '.join(known)}", identity=identity)
     try:
-        content = json.loads(raw or "{}", strict=False)
-        return Call(name, raw, tool.arguments.model_validate(content), identity=identity)
-    except json.JSONDecodeError as error:
+        return Call(name, raw, tool.arguments.model_validate(decode(raw or "{}")), identity=identity)
+    except UnreadableError as error:
         return Call(name, raw, problem=f"the arguments of {name} are no JSON: {error}", identity=identity)
     except ValidationError as error:
         return Call(name, raw, problem=f"{name}: {describe(error)}", identity=identity)
@@ -138,12 +140,14 @@ def _with_source(given: Any, name: str, content: str, known: Mapping[str, Tool])
 
 
 def _objects(content: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a text, outermost ones, in order."""
-    decoder, at = json.JSONDecoder(strict=False), content.find("{")
-    while at >= 0:
+    """Every JSON object in a text, outermost ones, in order; of the places where one might begin, the first."""
+    at = content.find("{")
+    for _ in range(_MOST_BEGINNINGS):
+        if at < 0:
+            return
         try:
-            found, end = decoder.raw_decode(content, at)
-        except json.JSONDecodeError:
+            found, end = decode_from(content, at)
+        except UnreadableError:
             end = at + 1
         else:
             yield found

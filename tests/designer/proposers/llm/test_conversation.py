@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from designer.proposers.llm.conversation import Conversation, ConversationEndedError, Desk, LlmError
+from designer.proposers.llm.endpoint import Endpoint
+from designer.proposers.llm.meter import Meter
 from designer.proposers.llm.researcher import TOOLS
+from designer.proposers.llm.settings import ROLES
 from designer.proposers.llm.tools import read_calls
-from tests.support.conversations import desk_of
-from tests.support.fake_vllm import close_before_first_byte, error, garbage
-from tests.support.scripted_models import Cast, cut_stream, experiment, says
+from tests.support.conversations import desk_of, new_log
+from tests.support.fake_vllm import FakeVllm, close_before_first_byte, error, garbage, stall_mid_stream
+from tests.support.scripted_models import Cast, cast_settings, cut_stream, experiment, says
 
 SYSTEM = "You are asked things."
 
@@ -36,20 +40,54 @@ async def test_what_passes_is_waited_for_as_long_as_the_server_asks(tmp_path: Pa
         assert desk.log.spent().dollars == pytest.approx(desk.meter.dollars)
 
 
-async def test_a_server_that_never_answered_stops_the_run_and_one_that_did_ends_the_conversation(
+async def test_a_server_that_stays_away_stops_the_run_and_what_it_will_never_answer_ends_the_conversation(
     tmp_path: Path,
 ) -> None:
     cast = Cast(researcher=[close_before_first_byte()])
     async with desk_of(cast, tmp_path, attempts=2) as desk:
-        with pytest.raises(LlmError, match=r"127.0.0.1:\d+/v1 has not answered once"):
+        with pytest.raises(LlmError, match=r"/v1: no reply after 2 requests in .* goes on when it is back"):
             await talk(desk).ask()
-        cast.lines["researcher"] = [says("yes"), error(500, "broken")]
+        cast.lines["researcher"] = [error(400, "too long")]
+        with pytest.raises(LlmError, match=r"has not answered once: .*too long"):
+            await talk(desk).ask()
+        assert desk.log.ends() == {}
+        cast.lines["researcher"] = [says("yes"), error(400, "too long")]
         chat = talk(desk)
         await chat.ask()
         chat.tell("And?")
-        with pytest.raises(ConversationEndedError, match=r"no reply: .*broken"):
+        with pytest.raises(ConversationEndedError, match=r"no reply: .*too long"):
             await chat.ask()
-        assert desk.log.ends() == {"0/researcher": "no reply: Error code: 500 - broken"}
+        assert desk.log.ends() == {"0/researcher": "no reply: Error code: 400 - too long"}
+
+
+async def test_an_endpoint_that_comes_back_is_waited_for_and_one_that_does_not_can_be_resumed(tmp_path: Path) -> None:
+    """Away: nobody listens at its port."""
+    server = FakeVllm([says("yes"), says("again")])
+    waits: list[float] = []
+    come_back = 0
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == come_back:
+            await server.listen()
+
+    async with server:
+        settings, log = cast_settings(server.url, outage_seconds=100.0), new_log(tmp_path)
+        await server.stop()
+        endpoints = {role: Endpoint(settings.role(role)) for role in ROLES}
+        desk = Desk(settings, log, Meter(settings.caps, log.spent()), endpoints, sleep)
+        with pytest.raises(LlmError, match=r"no reply after 7 requests.*designer resume goes on"):
+            await talk(desk).ask()
+        assert waits == [1, 2, 4, 8, 16, 32]
+        assert (log.ends(), desk.meter.dollars) == ({}, 0.0)
+        waits.clear()
+        come_back = 2
+        assert (await talk(desk).ask())["content"] == "yes"
+        assert waits == [1, 2]
+        assert [message.attempt for message in log.messages() if message.reply is not None] == [9]
+        for endpoint in endpoints.values():
+            await endpoint.close()
+        log.close()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -95,10 +133,37 @@ def desk_reservations(folder: Path) -> list[int]:
     return rows
 
 
-async def test_a_server_that_counts_nothing_is_charged_with_all_it_could_be(tmp_path: Path) -> None:
-    async with desk_of(Cast(researcher=[says("yes", usage=None)]), tmp_path) as desk:
+@pytest.mark.parametrize("usage", [None, (0, 0), (-5, 10**20), ("many", True)])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_server_that_counts_nothing_is_charged_with_all_it_could_be(
+    tmp_path: Path, usage: Any, stream: bool
+) -> None:
+    async with desk_of(Cast(researcher=[says("yes", usage=usage)]), tmp_path, researcher={"stream": stream}) as desk:
         await talk(desk).ask()
-        assert desk.meter.tokens == desk_reservations(tmp_path)[0]
+        [message] = desk.log.messages()
+        assert message.prompt_tokens == desk_reservations(tmp_path)[0] - 500
+        assert message.completion_tokens == len("yes") + 16
+        assert message.estimated
+        assert desk.meter.tokens == message.prompt_tokens + message.completion_tokens
+
+
+async def test_half_a_count_is_believed_by_half(tmp_path: Path) -> None:
+    lines = [says("yes", usage=(70, 0)), says("cut" * 9, usage=(0, 0), finish="length")]
+    async with desk_of(Cast(researcher=lines), tmp_path) as desk:
+        chat = talk(desk)
+        for _ in lines:
+            await chat.ask()
+        first, second = desk.log.messages()
+        assert (first.prompt_tokens, first.completion_tokens, first.estimated) == (70, 19, True)
+        assert second.completion_tokens == 500
+
+
+async def test_no_request_lasts_beyond_the_cap_on_time(tmp_path: Path) -> None:
+    cast = Cast(researcher=[stall_mid_stream()])
+    async with desk_of(cast, tmp_path, caps={"seconds": 0.3}) as desk:
+        with pytest.raises(ConversationEndedError, match=r"cap of 0.3 s reached"):
+            await talk(desk).ask()
+        assert len(cast.heard["researcher"]) == 1
 
 
 async def test_what_is_recorded_is_not_bought_again(tmp_path: Path) -> None:
@@ -169,7 +234,7 @@ async def test_the_oldest_exchanges_are_left_out_where_all_would_not_fit(tmp_pat
 
 
 async def test_a_key_in_a_reply_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("RANVIER_LLM_KEY", "sk-very-secret")
     async with desk_of(Cast(researcher=[says("your key is sk-very-secret")]), tmp_path) as desk:
         assert (await talk(desk).ask())["content"] == "your key is [key]"
         assert "sk-very-secret" not in str(list(desk.log.messages()))

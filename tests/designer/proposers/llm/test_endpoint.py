@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from designer.proposers.llm.endpoint import Answer, Endpoint, EndpointError
 from tests.support.fake_vllm import (
     Behaviour,
+    Exchange,
     FakeVllm,
     answer,
     close_before_first_byte,
@@ -17,6 +20,7 @@ from tests.support.fake_vllm import (
     stall_mid_stream,
 )
 from tests.support.scripted_models import cast_settings, cut_stream, says
+from tests.support.vllm_bytes import LAST_CHUNK, SSE_HEADERS, chunk, head
 
 TOOLS = [{"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}]
 HELLO = [{"role": "user", "content": "hello"}]
@@ -54,15 +58,114 @@ async def test_a_refusal_is_a_reply() -> None:
     assert given.refusal == given.message()["content"] == "I would rather not."
 
 
-async def test_the_key_comes_from_its_variable_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "general")
+async def test_the_key_comes_from_its_variable_alone_and_nothing_else_of_the_environment_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("API_KEY", "ORG_ID", "PROJECT_ID", "ADMIN_KEY"):
+        monkeypatch.setenv(f"OPENAI_{name}", "general")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-mine: general")
     monkeypatch.setenv("MY_KEY", "secret-of-mine")
     _, server = await ask(says("hello"), api_key_env="MY_KEY")
     assert server.requests[0].headers["authorization"] == "Bearer secret-of-mine"
-    monkeypatch.setenv("OPENAI_ORG_ID", "general-organization")
-    monkeypatch.setenv("OPENAI_PROJECT_ID", "general-project")
-    _, server = await ask(says("hello"), api_key_env="NOT_SET")
-    assert "general" not in str(server.requests[0].headers)
+    for variable in ("", "NOT_SET"):
+        _, server = await ask(says("hello"), api_key_env=variable)
+        assert server.requests[0].headers["authorization"] == "Bearer none"
+        assert "general" not in str(server.requests[0].headers)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_no_redirect_is_followed(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setenv("RANVIER_LLM_KEY", "sk-very-secret")
+    async with FakeVllm(says("hello")) as other:
+        away = error(status, headers={"location": f"{other.url}/v1/chat/completions?to=sk-very-secret"})
+        with pytest.raises(EndpointError, match="it redirects, which is not followed") as caught:
+            await ask(away)
+        assert other.all_requests == []
+    assert caught.value.fatal
+    assert "sk-very-secret" not in str(caught.value)
+
+
+HOSTILE = "a\ud800b\x00c\x1b[31md\x9be\ud83d\ude00\r\nf"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_a_model_writes_is_clean_when_it_comes_in(stream: bool) -> None:
+    calls = [(f"lo\x00ok\n{HOSTILE}" + "x" * 99, json.dumps({"at": "\ud800"})) for _ in range(40)]
+    given, _ = await ask(says(HOSTILE, calls, refusal=HOSTILE, reasoning=HOSTILE), stream=stream)
+    assert given.content == given.refusal == given.reasoning == "a\ufffdbc[31mde\U0001f600\nf"
+    assert len(given.tool_calls) == 16
+    name = given.tool_calls[0]["function"]["name"]
+    assert name.startswith("look_a_bc_31m")
+    assert len(name) == 64
+    json.dumps([given.message(), given.reasoning], ensure_ascii=False).encode()
+    assert len({call["id"] for call in given.tool_calls}) == 16
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_without_end_is_cut_and_a_key_at_the_cut_is_not_half_kept(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setenv("RANVIER_LLM_KEY", "sk-very-secret")
+    given, _ = await ask(says("x" * 16_380 + "sk-very-secret" + "y" * 300_000), stream=stream)
+    assert len(given.content) == 16_384
+    assert given.content.endswith("x[key")
+    assert given.finish_reason == "length"
+
+
+async def test_a_body_without_end_is_a_failure() -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(head(200, SSE_HEADERS))
+        for _ in range(40):
+            await exchange.send(chunk(b": " + b"x" * 1_000_000 + b"\n\n"))
+
+    with pytest.raises(EndpointError, match="longer than") as caught:
+        await ask(endless)
+    assert caught.value.charged
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_bytes_that_are_no_utf8_are_replaced(stream: bool) -> None:
+    marked = says("caf#e")
+
+    async def behave(exchange: Exchange) -> None:
+        send = exchange.send
+        exchange.send = lambda data: send(data.replace(b"#", b"\xe9"))  # type: ignore[method-assign]
+        await marked(exchange)
+
+    given, _ = await ask(behave, stream=stream)
+    assert given.content == "caf\ufffde"
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        None,
+        {"content": 5},
+        {"content": ["x"]},
+        {"tool_calls": [{"index": None, "id": 7, "function": {"name": "look", "arguments": {"at": 1}}}]},
+        {"tool_calls": [{"function": None}]},
+        {"tool_calls": "look"},
+    ],
+)
+async def test_a_chunk_of_another_form_breaks_nothing(delta: object) -> None:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.send(head(200, SSE_HEADERS))
+        event = {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}
+        await exchange.send(chunk(b"data: " + json.dumps(event).encode() + b"\n\n") + LAST_CHUNK)
+
+    try:
+        given, _ = await ask(behave)
+    except EndpointError as failure:
+        assert failure.retry
+    else:
+        assert isinstance(given.content, str)
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"choices": ' + b"9" * 9_000 + b"}", b"\xff\xfe\x00"])
+async def test_json_that_cannot_be_read_is_a_failure(body: bytes) -> None:
+    for stream in (True, False):
+        with pytest.raises(EndpointError):
+            await ask(answer(b"data: " + body + b"\n\n" if stream else body), stream=stream)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +182,7 @@ async def test_the_key_comes_from_its_variable_alone(monkeypatch: pytest.MonkeyP
         (cut_stream(politely=True), True, True, False, "cut off"),
         (close_before_first_byte(), True, True, False, "Connection error"),
         (garbage(), True, True, False, "Connection error"),
-        (stall_mid_stream(), True, True, False, "no complete reply in 0.3 s"),
+        (stall_mid_stream(), True, True, False, "no complete reply in 1 s"),
         (silent(), True, True, False, ""),
         (answer(b"<html>welcome</html>"), True, True, False, ""),
         (answer({"choices": []}), True, True, False, ""),
@@ -89,7 +192,7 @@ async def test_every_failure_says_whether_to_wait_to_charge_or_to_give_up(
     behaviour: Behaviour, retry: bool, charged: bool, fatal: bool, says_: str
 ) -> None:
     with pytest.raises(EndpointError) as caught:
-        await ask(behaviour, request_seconds=0.3)
+        await ask(behaviour, request_seconds=1.0)
     failure = caught.value
     assert (failure.retry, failure.charged, failure.fatal) == (retry, charged, fatal)
     assert says_ in str(failure)
@@ -123,9 +226,13 @@ async def test_nobody_there_costs_nothing() -> None:
     assert "http://127.0.0.1:9/v1" in str(caught.value)
 
 
-async def test_an_error_that_repeats_the_key_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+@pytest.mark.parametrize("before", [0, 450, 460, 465, 470, 475, 480])
+async def test_an_error_that_repeats_the_key_is_scrubbed_wherever_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setenv("RANVIER_LLM_KEY", "sk-very-secret")
     with pytest.raises(EndpointError) as caught:
-        await ask(error(401, "Incorrect API key provided: sk-very-secret"))
-    assert "sk-very-secret" not in str(caught.value)
-    assert "[key]" in str(caught.value)
+        await ask(error(401, f"{'x' * before} provided: sk-very-secret"))
+    assert "sk-" not in str(caught.value)
+    assert len(str(caught.value)) <= 500
+    assert "[key]" in str(caught.value) or before

@@ -199,7 +199,7 @@ def test_contexts_side_by_side_know_nothing_of_each_other(tmp_path: Path, sandbo
 def test_no_key_and_no_line_of_the_servers_is_in_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("RANVIER_LLM_KEY", "sk-very-secret")
     cast = Cast(researcher=[experiment(GOOD)], supervisor=[judges("stop", "sk-very-secret")])
     with run_of(cast, tmp_path, min_experiments=1) as ledger:
         go(ledger, sandbox)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from designer.proposers.llm.settings import LlmSettings, LlmSettingsError, make_settings
+from designer.proposers.llm.settings import LlmSettings, LlmSettingsError, make_settings, stored_settings
 
 FILE = """
 mode = "sequential"
@@ -103,3 +103,29 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LlmSettingsError, match=r"llm.toml: No such file"):
         make_settings(tmp_path / "llm.toml")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://me:hidden@host/v1", "has a user or password in it"),
+        ("https://hidden@host/v1", "has a user or password in it"),
+        ("https://host/v1?key=hidden", "has a query or fragment"),
+        ("https://host/v1#hidden", "has a query or fragment"),
+        ("https://:8000/v1", "has no host"),
+        ("https://host:hidden/v1", "has no host"),
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(url: str, problem: str) -> None:
+    with pytest.raises(LlmSettingsError, match=f"researcher.base_url: Value error, {problem}") as error:
+        make_settings(model="m", base_url=url, price="0")
+    assert "hidden" not in str(error.value)
+
+
+def test_stored_settings_this_version_refuses_are_one_line() -> None:
+    made = make_settings(model="m", base_url="http://127.0.0.1:1/v1", price="0").model_dump()
+    assert stored_settings(made).researcher.model == "m"
+    made["analyst"]["base_url"] = "http://me:hidden@127.0.0.1:1/v1"
+    with pytest.raises(LlmSettingsError, match=r"stored with this run: analyst.base_url: .* start a new run") as error:
+        stored_settings(made)
+    assert "hidden" not in str(error.value)
