@@ -169,6 +169,7 @@ def mock_worker(context: typer.Context) -> None:
 @app.command("replay-log", epilog="Example: gateway replay-log events/events-20261122T152004.000000Z-000001.jsonl")
 def replay_log(
     file: Annotated[Path, typer.Argument(help="A file of the log; its run is replayed whole.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a gap, from the next checkpoint.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Replay an event log into a fresh dispatcher, and say whether every decision is the same, bit for bit.
@@ -179,11 +180,14 @@ def replay_log(
 
     from gateway.telemetry.event_log import replay_log as replayed
 
-    result = replayed(file)
+    result = replayed(file, resume=resume)
     if as_json:
         return _print_json({"identical": True, **asdict(result)})
     cut = "; its last line is cut off, as by a kill" if result.cut else ""
     typer.echo(f"identical: {result.events} events, {result.dispatches} dispatches, {result.files} file(s){cut}")
+    for gap in result.gaps:
+        then = "the end" if gap.resumed_after is None else f"record {gap.resumed_after}"
+        typer.echo(f"not replayed: from record {gap.first} to {then}: {gap.why}")
     return None
 
 
@@ -206,6 +210,7 @@ def policy_show(
 ) -> None:
     """One pool's policies with hashes and parameters, what can be rolled back to, and what happened so far."""
     from gateway.admin.client import AdminClient
+    from gateway.promoted import summary
 
     client = AdminClient(admin, token)
     shown = client.get(f"/admin/policies/{client.pool(pool)}")
@@ -215,6 +220,8 @@ def policy_show(
     for slot, p in (shown["current"] or {"slots": {}})["slots"].items():
         params = ", ".join(f"{k}={v}" for k, v in p["params"].items())
         typer.echo(f"  {slot}: {p['policy']}({params}) {p['hash']}")
+    for promotion in (shown["current"] or {}).get("promoted", ()):
+        typer.echo("\n".join(f"  {line}" for line in summary(promotion)))
     for entry in shown["log"]:
         what = f"generation {entry['generation']}: {entry['specs']}" if entry["ok"] else f"refused: {entry['message']}"
         typer.echo(f"  {entry['at']} {entry['origin']} {what}")

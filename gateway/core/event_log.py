@@ -3,8 +3,11 @@
 A log is a header and records, numbered without holes by the dispatcher's count of events:
 
 - ``[number, type, fields, commands]``, or with the output tokens read and the watch's verdicts behind them;
-- ``[number, "checkpoint", digest]``, the state after that event, so that a divergence is known to within a few;
-- ``[number, "gap", count]``: so many records up to ``number`` were lost; what follows cannot be replayed.
+- ``[number, "checkpoint", digest, state]``, what is true after that event: the digest tells a divergence to within a
+  few, and of the state a dispatcher can be made that goes on from there. ``state`` is a text where there is none, and
+  says why; it is left out while the records since the last one would not outweigh it;
+- ``[number, "gap", count]``: so many records up to ``number`` were lost; what follows, up to the next checkpoint with a
+  state, cannot be replayed.
 
 Nothing here does I/O; text, files and compression are the runner's. Prompts are in no event.
 """
@@ -12,10 +15,11 @@ Nothing here does I/O; text, files and compression are the runner's. Prompts are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, get_args
 
+from gateway.core.checkpoints import CHECKPOINT_EVERY, STATE_SHARE, Checkpoints
 from gateway.core.commands import Command, PolicySetRetired
 from gateway.core.digest import state_digest
 from gateway.core.dispatcher import Dispatcher
@@ -30,20 +34,17 @@ from gateway.core.events import (
     WorkerMetrics,
 )
 from gateway.core.guard import FailureReason, PolicyInterrupted
-from gateway.core.policy_set import PolicySet, PolicySource
 from gateway.core.pool import PoolConfig
+from gateway.core.pool_codec import SetLoader, decode_pool, decode_set, encode_pool, encode_set
+from gateway.core.snapshot import RestoreError, restore
 
 FORMAT = 1
 Record = list[Any]
-SetLoader = Callable[[str, int, tuple[PolicySource, ...]], PolicySet]
-"""Pool, generation and sources of a set that was in place; ``sources`` is empty for one made by hand."""
-
 _EVENTS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 _FIELDS: Mapping[type, Callable[[Any], tuple[Any, ...]]] = {
     kind: attrgetter(*(field.name for field in fields(kind))) for kind in (*get_args(Event), *get_args(Command))
 }
 _METRICS = attrgetter(*(field.name for field in fields(WorkerMetrics)))
-_WITHOUT_POLICY_SET = tuple(field.name for field in fields(PoolConfig) if field.name != "policy_set")
 
 
 class LogFormatError(Exception):
@@ -63,7 +64,7 @@ class DivergenceError(Exception):
 
 def encode_header(pools: Sequence[PoolConfig], seed: int = 0) -> dict[str, Any]:
     """What a dispatcher was made of. ``seed``: the one its policies' generators were made from."""
-    return {"format": FORMAT, "seed": seed, "pools": [_encode_pool(pool) for pool in pools]}
+    return {"format": FORMAT, "seed": seed, "pools": [encode_pool(pool) for pool in pools]}
 
 
 def encode(
@@ -81,37 +82,28 @@ def encode(
     return record
 
 
-CHECKPOINT_EVERY = 10_000
-"""Events from one checkpoint to the next; one costs about 2 us for each request held or in flight."""
-
-
 class Recorder:
     """Makes the records of a dispatcher, right after each ``handle``.
 
     Args:
-        checkpoint_every: events from one checkpoint to the next.
+        checkpoint_every, state_share: as of ``Checkpoints``.
     """
 
-    def __init__(self, dispatcher: Dispatcher, checkpoint_every: int = CHECKPOINT_EVERY) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, checkpoint_every: int = CHECKPOINT_EVERY, state_share: int = STATE_SHARE
+    ) -> None:
         self._dispatcher = dispatcher
-        self._every = checkpoint_every
-        self._recorded = dispatcher.num_events
+        self._checkpoints = Checkpoints(dispatcher, checkpoint_every, state_share)
 
     def records(self, event: Event, commands: Sequence[Command]) -> list[Record]:
         """One, or two with a checkpoint; none for an event the dispatcher refused."""
         dispatcher = self._dispatcher
-        number = dispatcher.num_events
-        if number == self._recorded:
+        number = self._checkpoints.next_number()
+        if not number:
             return []
-        self._recorded = number
-        records = [encode(number, event, commands, dispatcher.counts_read, dispatcher.verdicts)]
-        if not number % self._every:
-            records.append(encode_checkpoint(dispatcher))
-        return records
-
-
-def encode_checkpoint(dispatcher: Dispatcher) -> Record:
-    return [dispatcher.num_events, "checkpoint", state_digest(dispatcher)]
+        record = encode(number, event, commands, dispatcher.counts_read, dispatcher.verdicts)
+        checkpoint = self._checkpoints.due()
+        return [record] if checkpoint is None else [record, checkpoint]
 
 
 def encode_gap(last: int, count: int) -> Record:
@@ -134,11 +126,11 @@ def _encode_scraped(event: MetricsScraped) -> Sequence[Any]:
 
 
 def _encode_replaced(event: PolicySetReplaced) -> Sequence[Any]:
-    return (event.time, event.pool, _encode_set(event.policy_set))
+    return (event.time, event.pool, encode_set(event.policy_set))
 
 
 def _encode_reconfigured(event: PoolsReconfigured) -> Sequence[Any]:
-    return (event.time, [_encode_pool(pool) for pool in event.pools])
+    return (event.time, [encode_pool(pool) for pool in event.pools])
 
 
 def _getter(kind: type) -> Callable[[Any], Sequence[Any]]:
@@ -154,23 +146,6 @@ _KINDS: Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]] = {
     PoolsReconfigured: ("PoolsReconfigured", _encode_reconfigured),
 }
 """By type: its name in a record, and how its fields are told."""
-
-
-def _encode_pool(config: PoolConfig) -> dict[str, Any]:
-    encoded = {name: getattr(config, name) for name in _WITHOUT_POLICY_SET}
-    encoded["replicas"] = {name: list(bounds) for name, bounds in config.replicas.items()}
-    encoded["policy_set"] = config.policy_set and _encode_set(config.policy_set)
-    return encoded
-
-
-def _encode_set(policy_set: PolicySet) -> dict[str, Any]:
-    filled = (policy_set.routing, policy_set.scheduling, policy_set.autoscaling, policy_set.batch)
-    builtin = not policy_set.observers and all(slot is None for slot in filled)
-    return {
-        "generation": policy_set.generation,
-        "builtin": builtin,
-        "sources": [asdict(source) for source in policy_set.sources],
-    }
 
 
 # --- reading ---
@@ -206,9 +181,9 @@ def decode(record: Sequence[Any], load: SetLoader) -> Entry:
 def _decode_event(kind: str, values: Sequence[Any], load: SetLoader) -> Event:
     if kind == "PolicySetReplaced":
         time, pool, policy_set = values
-        return PolicySetReplaced(time, pool, _decode_set(pool, policy_set, load))
+        return PolicySetReplaced(time, pool, decode_set(pool, policy_set, load))
     if kind == "PoolsReconfigured":
-        return PoolsReconfigured(values[0], tuple(_decode_pool(pool, load) for pool in values[1]))
+        return PoolsReconfigured(values[0], tuple(decode_pool(pool, load) for pool in values[1]))
     event: Event = _EVENTS[kind](*values)
     if isinstance(event, RequestArrived):
         event.prefix_keys = tuple((key, tokens) for key, tokens in event.prefix_keys)
@@ -220,13 +195,6 @@ def _decode_event(kind: str, values: Sequence[Any], load: SetLoader) -> Event:
     return event
 
 
-def _decode_set(pool: str, encoded: Mapping[str, Any], load: SetLoader) -> PolicySet:
-    if encoded["builtin"]:
-        return PolicySet.builtin(encoded["generation"])
-    sources = tuple(PolicySource(**{**source, "slots": tuple(source["slots"])}) for source in encoded["sources"])
-    return load(pool, encoded["generation"], sources)
-
-
 def decode_header(header: Mapping[str, Any], load: SetLoader) -> list[PoolConfig]:
     """The pools' configurations.
 
@@ -236,17 +204,9 @@ def decode_header(header: Mapping[str, Any], load: SetLoader) -> list[PoolConfig
     if header.get("format") != FORMAT:
         raise LogFormatError(f"the log's format is {header.get('format')!r}, not {FORMAT}")
     try:
-        return [_decode_pool(pool, load) for pool in header["pools"]]
+        return [decode_pool(pool, load) for pool in header["pools"]]
     except (ValueError, TypeError, KeyError) as error:
         raise LogFormatError(f"the log's header is incomplete: {error!r}") from None
-
-
-def _decode_pool(encoded: Mapping[str, Any], load: SetLoader) -> PoolConfig:
-    values = {name: encoded[name] for name in _WITHOUT_POLICY_SET if name in encoded}  # an older log has fewer
-    values["models"] = tuple(values["models"])
-    values["replicas"] = {name: (low, high) for name, (low, high) in values["replicas"].items()}
-    policy_set = encoded["policy_set"]
-    return PoolConfig(**values, policy_set=policy_set and _decode_set(values["name"], policy_set, load))
 
 
 # --- replay ---
@@ -257,46 +217,113 @@ class _LoggedWatch:
 
     def __init__(self) -> None:
         self.verdicts: dict[int, FailureReason] = {}
-        self._number = 0
+        self.number = 0
 
     def enter(self) -> None:
-        self._number += 1
-        if self.verdicts.get(self._number) == "interrupted":
+        self.number += 1
+        if self.verdicts.get(self.number) == "interrupted":
             raise PolicyInterrupted("as logged")
 
     def exit(self) -> bool:
-        return self.verdicts.get(self._number) == "overrun"
+        return self.verdicts.get(self.number) == "overrun"
+
+
+@dataclass(slots=True, frozen=True)
+class Gap:
+    """What a replay could not follow."""
+
+    first: int
+    """The first record that is missing."""
+    resumed_after: int | None
+    """The checkpoint from which it went on; None: there was none up to the end."""
+    why: str
+    """Of the record that is missing, and of checkpoints that were of no use."""
 
 
 def replay(
-    header: Mapping[str, Any], records: Iterable[Sequence[Any]], load: SetLoader
+    header: Mapping[str, Any],
+    records: Iterable[Sequence[Any]],
+    load: SetLoader,
+    on_gap: Callable[[Gap], None] | None = None,
 ) -> Iterator[tuple[Event, list[Command]]]:
     """Every event with the commands a fresh dispatcher answers, each found equal to what was logged.
+
+    Args:
+        on_gap: told of each gap, after which the replay goes on from the next checkpoint with a state. None: the first
+            gap ends it.
 
     Raises:
         LogFormatError: what is read is no log of this format.
         LogGapError: a record is missing; what came before was replayed.
         DivergenceError: commands or the state at a checkpoint differ from the log's.
     """
-    counts: dict[str, int] = {}
-    watch = _LoggedWatch()
-    dispatcher = Dispatcher(decode_header(header, load), output_tokens=counts, watch=watch)
-    checked = 0
+    replayed = _Replay(header, load)
+    gap: Gap | None = None
     for record in records:
         _require_record(record)
-        if record[1] == "checkpoint":
-            _compare_state(dispatcher, record, checked)
-            checked = record[0]
+        if gap is not None and on_gap is not None:
+            gap = replayed.resumed(record, gap)
+            if gap.resumed_after is not None:
+                on_gap(gap)
+                gap = None
             continue
+        try:
+            heard = replayed.hear(record)
+        except LogGapError as error:
+            if on_gap is None:
+                raise
+            gap = replayed.resumed(record, Gap(replayed.dispatcher.num_events + 1, None, str(error)))
+            if gap.resumed_after is not None:
+                on_gap(gap)
+                gap = None
+            continue
+        if heard is not None:
+            yield heard
+    if gap is not None and on_gap is not None:
+        on_gap(gap)
+
+
+class _Replay:
+    """A dispatcher that hears a log."""
+
+    def __init__(self, header: Mapping[str, Any], load: SetLoader) -> None:
+        self._load = load
+        self._counts: dict[str, int] = {}
+        self._watch = _LoggedWatch()
+        self._checked = 0
+        self.dispatcher = Dispatcher(decode_header(header, load), output_tokens=self._counts, watch=self._watch)
+
+    def hear(self, record: Sequence[Any]) -> tuple[Event, list[Command]] | None:
+        """The event of the record with its commands; None for a checkpoint that agrees."""
+        dispatcher = self.dispatcher
+        if record[1] == "checkpoint":
+            _compare_state(dispatcher, record, self._checked)
+            self._checked = record[0]
+            return None
         _require_next(dispatcher.num_events + 1, record)
-        entry = decode(record, load)
+        entry = decode(record, self._load)
         if isinstance(entry.event, WorkerLeft):
-            counts.pop(entry.event.worker_id, None)
-        counts.update(entry.counts_read)
-        watch.verdicts = dict(entry.verdicts)
+            self._counts.pop(entry.event.worker_id, None)
+        self._counts.update(entry.counts_read)
+        self._watch.verdicts = dict(entry.verdicts)
         commands = dispatcher.handle(entry.event)
         _compare_commands(entry, commands)
-        yield entry.event, commands
+        return entry.event, commands
+
+    def resumed(self, record: Sequence[Any], gap: Gap) -> Gap:
+        """The gap, closed if the record is a checkpoint from which a dispatcher can be made."""
+        if record[1] != "checkpoint" or len(record) < 4:
+            return gap
+        number, _, digest, state = record
+        try:
+            if not isinstance(state, dict):
+                raise RestoreError(str(state))
+            self.dispatcher = restore(state, digest, self._load, self._counts, self._watch)
+        except RestoreError as error:
+            return replace(gap, why=f"{gap.why}; not from checkpoint {number}: {error}")
+        self._watch.number = self.dispatcher.num_policy_calls
+        self._checked = number
+        return replace(gap, resumed_after=number)
 
 
 def _require_record(record: object) -> None:
@@ -326,7 +353,7 @@ def _comparable(command: list[Any]) -> list[Any]:
 
 
 def _compare_state(dispatcher: Dispatcher, record: Sequence[Any], checked: int) -> None:
-    number, _, digest = record
+    number, _, digest = record[:3]
     if number != dispatcher.num_events:
         raise LogGapError(f"checkpoint {number} follows event {dispatcher.num_events}: records are missing")
     if state_digest(dispatcher) != digest:

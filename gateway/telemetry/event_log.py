@@ -20,16 +20,15 @@ import orjson
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from gateway.config import EventLogSection
+from gateway.core.checkpoints import CHECKPOINT_EVERY, Checkpoints
 from gateway.core.commands import Command, Dispatch
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.event_log import (
-    CHECKPOINT_EVERY,
     DivergenceError,
+    Gap,
     LogFormatError,
     LogGapError,
-    SetLoader,
     encode,
-    encode_checkpoint,
     encode_gap,
     encode_header,
     replay,
@@ -38,6 +37,7 @@ from gateway.core.events import Event, Ticked
 from gateway.core.guard import FailureReason
 from gateway.core.policy_set import PolicySet, PolicySource
 from gateway.core.pool import PoolConfig
+from gateway.core.pool_codec import SetLoader
 from gateway.errors import GatewayError, StartError
 from gateway.telemetry.log_file import LogFile, own_folder
 from policies.loader import PolicyLoadError, PolicySpec, load_source
@@ -67,11 +67,12 @@ class EventLog:
         folder: Path,
         settings: EventLogSection,
         lock: int | None = None,
+        checkpoint_every: int = CHECKPOINT_EVERY,
     ) -> None:
         self._lock = lock
         """A descriptor that keeps ``folder`` this process's; closed with the log."""
         self._dispatcher = dispatcher
-        self._recorded = dispatcher.num_events
+        self._checkpoints = Checkpoints(dispatcher, checkpoint_every)
         self._pending: list[tuple[int, Event, Sequence[Command], Mapping[str, int], Sequence[Verdict]]] = []
         """Not written out yet: many at a time take half the time that each by itself takes."""
         self._header = encode_header(pools, seed)
@@ -92,17 +93,16 @@ class EventLog:
     def event_handled(self, event: Event, reads: Mapping[str, int], commands: Sequence[Command]) -> None:
         """None of the three is changed by anybody after the event, but an empty ``reads``."""
         dispatcher = self._dispatcher
-        number = dispatcher.num_events
-        if number == self._recorded:
-            return  # the dispatcher refused it
-        self._recorded = number
+        number = self._checkpoints.next_number()
+        if not number:
+            return
         pending = self._pending
         pending.append((number, event, commands, reads or _NO_READS, dispatcher.verdicts or _NO_VERDICTS))
         if len(pending) >= _MAX_PENDING or type(event) is Ticked:
             self._hand_over()
-        if not number % CHECKPOINT_EVERY:
+        if (checkpoint := self._checkpoints.due()) is not None:
             self._hand_over()
-            self.file.write(orjson.dumps(encode_checkpoint(dispatcher)))
+            self.file.write(_line(checkpoint))
 
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, []
@@ -130,6 +130,13 @@ class EventLog:
 
     def _head(self, part: int) -> bytes:
         return orjson.dumps({**self._header, "run": self._run, "part": part})
+
+
+def _line(checkpoint: Sequence[Any]) -> bytes:
+    try:
+        return orjson.dumps(checkpoint)
+    except TypeError as error:
+        return orjson.dumps([*checkpoint[:3], f"it cannot be written as JSON: {error}"])
 
 
 def open_event_log(
@@ -197,20 +204,26 @@ class Replayed:
     dispatches: int
     cut: bool
     """The last line has no end: the gateway was killed while it wrote, and what followed is in no log."""
+    gaps: tuple[Gap, ...] = ()
+    """What is missing, or could not be followed for what is missing before it."""
 
 
-def replay_log(path: Path) -> Replayed:
+def replay_log(path: Path, *, resume: bool = False) -> Replayed:
     """Replays the run that ``path``, one of its files, belongs to, from its first event.
+
+    Args:
+        resume: go on after a gap, from the next checkpoint that has a state.
 
     Raises:
         ReplayError: one line: no such log, a gap, or where a decision differs.
     """
     header = _header(path)
-    parts = _parts(path, str(header["run"]))
+    parts = _parts(path, str(header["run"]), all_needed=not resume)
     records = _Records(parts)
+    gaps: list[Gap] = []
     num_events = num_commands = num_dispatches = 0
     try:
-        for _, commands in replay(header, records, loader_of(int(header["seed"]))):
+        for _, commands in replay(header, records, loader_of(int(header["seed"])), gaps.append if resume else None):
             num_events += 1
             num_commands += len(commands)
             num_dispatches += sum(type(command) is Dispatch for command in commands)
@@ -218,7 +231,7 @@ def replay_log(path: Path) -> Replayed:
         raise ReplayError(f"{path}: cannot be replayed beyond event {num_events}: {error}") from None
     except DivergenceError as error:
         raise ReplayError(f"{path}: NOT identical: {error}") from None
-    return Replayed(len(parts), num_events, num_commands, num_dispatches, records.cut)
+    return Replayed(len(parts), num_events, num_commands, num_dispatches, records.cut, tuple(gaps))
 
 
 def loader_of(seed: int) -> SetLoader:
@@ -253,11 +266,13 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _parts(path: Path, run: str) -> list[Path]:
-    """All files of the run, in order. ReplayError when the first is gone."""
+def _parts(path: Path, run: str, *, all_needed: bool) -> list[Path]:
+    """All files of the run, in order. ReplayError when the first is gone and is needed."""
     found = sorted(path.parent.glob(f"{_FAMILY}-{run}-*.jsonl")) or [path]
-    if _header(found[0])["part"] != 1:
-        raise ReplayError(f"{path}: the run's first file is gone; a larger event_log.max_files keeps it")
+    if all_needed and _header(found[0])["part"] != 1:
+        raise ReplayError(
+            f"{path}: the run's first file is gone: a larger event_log.max_files keeps it; --resume begins where it can"
+        )
     return found
 
 

@@ -7,9 +7,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.core.checkpoints import STATE_SHARE
 from gateway.core.commands import Cancel, Command, Dispatch, PolicySetRetired, Reject, SetReplicas
 from gateway.core.dispatcher import Dispatcher
-from gateway.core.event_log import Recorder, encode_header, replay
+from gateway.core.event_log import Gap, Recorder, encode_header, replay
 from gateway.core.events import (
     ClientLeft,
     Event,
@@ -114,7 +115,7 @@ def misbehaving_set(generation: int) -> PolicySet:
 class World:
     """Events of its own making; ``do`` one after another, then ``finish``."""
 
-    def __init__(self, generation: int, **config: Any) -> None:
+    def __init__(self, generation: int, state_share: int = STATE_SHARE, **config: Any) -> None:
         self.counts: dict[str, int] = {}
         first = misbehaving_set(generation)
         self.pools = [
@@ -133,7 +134,7 @@ class World:
         ]
         self.header = json.loads(json.dumps(encode_header(self.pools)))
         self.dispatcher = Dispatcher(self.pools, output_tokens=self.counts, watch=FakeWatch())
-        self.recorder = Recorder(self.dispatcher, 7)
+        self.recorder = Recorder(self.dispatcher, 7, state_share)
         self.log: list[tuple[Event, list[Command]]] = []
         self.records: list[Any] = []
         self.now = 0.0
@@ -332,15 +333,35 @@ class World:
             assert bool(mine) or state.prefill_tokens == state.expected_tokens == 0
 
     def check_replay(self) -> None:
-        def load(pool: str, generation: int, sources: object) -> PolicySet:
-            return misbehaving_set(generation)
-
-        replayed = list(replay(self.header, self.records, load))
+        replayed = list(replay(self.header, self.records, _load))
         assert [_plain(commands) for _, commands in replayed] == [_plain(commands) for _, commands in self.log]
+
+    def check_resumed(self, first: int, num_lost: int) -> Gap | None:
+        """Replays without ``num_lost`` records from index ``first`` on; the gap, if these make one."""
+        gaps: list[Gap] = []
+        records = self.records[:first] + self.records[first + num_lost :]
+        replayed = list(replay(self.header, records, _load, gaps.append))
+        lost = [record for record in self.records[first : first + num_lost] if record[1] != "checkpoint"]
+        if not lost:
+            assert not gaps
+            return None
+        if first + num_lost >= len(self.records):
+            assert not gaps  # an end that is missing leaves no mark
+            return None
+        (gap,) = gaps
+        assert gap.first == lost[0][0]
+        after = len(self.log) if gap.resumed_after is None else gap.resumed_after
+        expected = self.log[: gap.first - 1] + self.log[after:]
+        assert [_plain(commands) for _, commands in replayed] == [_plain(commands) for _, commands in expected]
+        return gap
 
     def _pick(self, among: Any, pick: int) -> str | None:
         choices = list(among)
         return choices[pick % len(choices)] if choices else None
+
+
+def _load(pool: str, generation: int, sources: object) -> PolicySet:
+    return misbehaving_set(generation)
 
 
 def _plain(commands: Sequence[Command]) -> list[Command]:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.config import EventLogSection
+from gateway.core.checkpoints import CHECKPOINT_EVERY
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import ClientLeft, Event, PolicySetReplaced, RequestArrived, RequestEnded, Ticked, WorkerJoined
 from gateway.core.policy_set import PolicySet
@@ -24,11 +25,11 @@ def policy_set(generation: int, text: str) -> PolicySet:
     return PolicySet.of(load_policies(parse_specs(text), SEED, generation), generation)
 
 
-def run(folder: Path, num_requests: int = 50, **settings: int) -> Path:
+def run(folder: Path, num_requests: int = 50, every: int = CHECKPOINT_EVERY, **settings: int) -> Path:
     """Logs a small busy day of two workers under three policy sets, two of them random; the last file."""
     pools = [PoolConfig("p")]
     dispatcher = Dispatcher(pools)
-    log = EventLog(dispatcher, pools, SEED, folder, EventLogSection(**settings))
+    log = EventLog(dispatcher, pools, SEED, folder, EventLogSection(**settings), checkpoint_every=every)
     rng = Random(1)
 
     def tell(event: Event) -> None:
@@ -92,6 +93,49 @@ def test_a_missing_line_is_found(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(lines[:20] + lines[21:]) + b"\n")
     with pytest.raises(ReplayError, match="cannot be replayed beyond event 19: record 20 is missing"):
         replay_log(path)
+
+
+def test_after_a_gap_it_goes_on_from_the_next_checkpoint(tmp_path: Path) -> None:
+    """The policies' generators are where they were: two of the three sets draw at random."""
+    path = run(tmp_path, 400, every=100)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join(lines[:150] + lines[160:]) + b"\n")
+    result = replay_log(path, resume=True)
+    (gap,) = result.gaps
+    assert (gap.first, gap.resumed_after) == (149, 200)
+    assert result.events == 1_203 - (200 - 148)
+    with pytest.raises(ReplayError, match="record 149 is missing"):
+        replay_log(path)
+
+
+def test_without_its_first_file_it_begins_where_it_can(tmp_path: Path) -> None:
+    pools = [PoolConfig("p")]
+    dispatcher = Dispatcher(pools)
+    log = EventLog(dispatcher, pools, SEED, tmp_path, EventLogSection(max_file_bytes=65_536), checkpoint_every=700)
+    for number in range(3_000):
+        event = Ticked(float(number))
+        log.event_handled(event, {}, dispatcher.handle(event))
+        if number % 1_000 == 999:
+            log.file._flush()
+    log.close()
+    first, *_, last = sorted(tmp_path.iterdir())
+    first.unlink()
+    result = replay_log(last, resume=True)
+    assert result.gaps[0].resumed_after in (1_400, 2_100)
+    assert result.events == 3_000 - result.gaps[0].resumed_after
+
+
+def test_a_gap_with_no_checkpoint_behind_it_stays_and_says_why(tmp_path: Path) -> None:
+    path = run(tmp_path, every=120)
+    lines = path.read_bytes().splitlines()
+    index = next(i for i, line in enumerate(lines) if b'"checkpoint"' in line)
+    record = orjson.loads(lines[index])
+    record[3] = "a policy's own state cannot be told: Mine holds a function"
+    lines[index] = orjson.dumps(record)
+    path.write_bytes(b"\n".join(lines[:20] + lines[21:]) + b"\n")
+    (gap,) = replay_log(path, resume=True).gaps
+    assert gap.resumed_after is None
+    assert gap.why.endswith("not from checkpoint 120: a policy's own state cannot be told: Mine holds a function")
 
 
 def test_a_marked_gap_ends_the_replay(tmp_path: Path) -> None:
