@@ -39,7 +39,10 @@ STOP_SECONDS = 15.0
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys/devices/system/cpu", "/nix/store", "/opt/homebrew")
 _SETTINGS = tuple(
     f"/etc/{name}"
-    for name in ("ssl", "pki", "localtime", "timezone", "hosts", "nsswitch.conf", "ld.so.cache", "ld.so.conf.d")
+    for name in (
+        *("ssl", "pki", "localtime", "timezone", "hosts", "nsswitch.conf", "ld.so.cache", "ld.so.conf.d"),
+        *("mime.types", "httpd/mime.types", "httpd/conf/mime.types", "apache/mime.types", "apache2/mime.types"),
+    )
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 1, 38, 22, 2

@@ -14,7 +14,12 @@ from designer.commands.fidelity import fidelity_command
 from designer.commands.grid import grid_command
 from designer.commands.messages import messages_command
 from designer.commands.option_groups import grouped
-from designer.commands.promotion import promote_command, report_command, rollback_command
+from designer.commands.promotion import (
+    promote_command,
+    rehearse_command,
+    report_command,
+    rollback_command,
+)
 from designer.commands.propose import propose_command
 from designer.commands.query import query_command
 from designer.commands.replay import replay_command
@@ -35,6 +40,7 @@ from designer.sandbox import SandboxError
 from designer.search import SearchError
 from designer.simulator.scenario import ScenarioError
 from designer.simulator.trace import TraceError
+from designer.swap_in import RehearsalError
 from designer.why import WhyError
 from designer.worker_probe import ProbeError
 from gateway.errors import GatewayError
@@ -55,7 +61,17 @@ INPUT_ERRORS = (
         PromotionError,
     ),
     *(LlmError, LlmSettingsError, QueryError),
-    *(ProbeError, ProcessError, ReplayError, SandboxError, ScenarioError, SearchError, TraceError, WhyError),
+    *(
+        ProbeError,
+        ProcessError,
+        RehearsalError,
+        ReplayError,
+        SandboxError,
+        ScenarioError,
+        SearchError,
+        TraceError,
+        WhyError,
+    ),
 )
 """Their text is one line that says what to do: it is printed without a traceback, and the status is 2."""
 
@@ -69,6 +85,7 @@ app.command("grid")(grid_command)
 app.command("run")(grouped(run_command))
 app.command("resume")(grouped(resume_command))
 app.command("report")(report_command)
+app.command("rehearse")(rehearse_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.command("fidelity")(fidelity_command)

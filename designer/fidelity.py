@@ -24,7 +24,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from designer.export import as_sent, as_traced, write_trace
 from designer.heard import Differences, as_heard, differences, heard_by_gateway, heard_by_simulator
-from designer.processes import RunningGateway, running_gateway, running_mock_workers, start
+from designer.processes import Launch, RunningGateway, launched, running_gateway, running_mock_workers, start
 from designer.profile_text import profile_toml
 from designer.simulator.draws import Floats
 from designer.simulator.fleet import WorkerPlan, plan_workers
@@ -34,6 +34,7 @@ from designer.simulator.scenario import Scenario
 from designer.simulator.workload import RequestColumns, draw_workload
 from designer.simulator.world import simulate
 from gateway.core.policy_set import PolicySet
+from policies.loader import parse_specs
 
 POLICIES = ("random", "round_robin", "least_waiting", "least_loaded", "least_tokens", "head_room")
 METRICS: tuple[Metric, ...] = ("ttft", "response_time")
@@ -89,6 +90,8 @@ class Comparison:
     """What the dispatchers of both sides were told; None: it was not looked at."""
     num_runs: int = 1
     """2: the first was invalid."""
+    first_verdict: str = ""
+    """Of two runs, why the first was invalid."""
 
     @property
     def is_valid(self) -> bool:
@@ -130,6 +133,25 @@ class Fidelity:
         return float(spearmanr(real, simulated).statistic), float(kendalltau(real, simulated).statistic)
 
 
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """Where the code of policies runs. By default as any other: in this process, and in a gateway like any other."""
+
+    simulated: Callable[[Scenario, str, int, RequestColumns], Side]
+    """By the simulator: of the traced scenario, the policy, the seed, and the requests as they are sent."""
+    launch: Callable[[Path, Sequence[Path], Sequence[str]], Launch]
+    """Of a gateway with a home folder that it writes, files that it must read, and the addresses of its workers."""
+    hears: bool = True
+    """Whether what the dispatchers were told may be compared, for which the policy runs in this process."""
+
+
+def simulated_here(scenario: Scenario, policy: str, seed: int, columns: RequestColumns) -> Side:
+    return side_of_result(simulate(scenario, as_in_gateway(policy, seed), seed, workload=columns))
+
+
+HERE = Hosting(simulated_here, lambda home, files, urls: launched)
+
+
 def compare(
     scenario: Scenario,
     policies: Sequence[str],
@@ -140,6 +162,7 @@ def compare(
     first_seconds: float | None = None,
     workers: Sequence[str] = (),
     on_policy: Callable[[Comparison], None] = lambda comparison: None,
+    hosting: Hosting = HERE,
 ) -> Fidelity:
     """Replay the scenario's requests in real time under each policy, and simulate the same: what the trace says.
 
@@ -148,6 +171,7 @@ def compare(
         speed: scenario seconds in a second; above 1 the machine has more to do, and delays weigh more.
         first_seconds: only what arrives before, seconds of the scenario; None: everything.
         workers: addresses of workers that are there already; none: mock workers are started, fresh for each run.
+        hosting: where the policies' code runs.
 
     Raises:
         ScenarioError: the workload cannot be written as a trace.
@@ -160,10 +184,10 @@ def compare(
     write_trace(scenario, seed, trace, first_seconds)
     scenario = as_traced(scenario, trace)
     columns = as_sent(draw_workload(scenario, seed))
-    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve(), columns, tuple(workers))
+    bench = _Bench(scenario, seed, speed, folder.resolve(), trace.resolve(), columns, tuple(workers), hosting)
     comparisons = []
     for policy in policies:
-        simulated = side_of_result(simulate(scenario, as_in_gateway(policy, seed), seed, workload=columns))
+        simulated = hosting.simulated(scenario, policy, seed, columns)
         comparisons.append(once_more(partial(bench.compare, policy, simulated)))
         on_policy(comparisons[-1])
     return Fidelity(scenario.name, seed, speed, tuple(comparisons))
@@ -172,7 +196,7 @@ def compare(
 def once_more(run: Callable[[], Comparison]) -> Comparison:
     """An invalid run says nothing of the simulator; mostly something else kept the machine busy. It is made again."""
     first = run()
-    return first if first.is_valid else replace(run(), num_runs=2)
+    return first if first.is_valid else replace(run(), num_runs=2, first_verdict=first.verdict)
 
 
 def as_in_gateway(policy: str, seed: int, generation: int = 1) -> Callable[[], PolicySet]:
@@ -209,6 +233,7 @@ class _Bench:
     trace: Path
     columns: RequestColumns
     workers: tuple[str, ...] = ()
+    hosting: Hosting = HERE
 
     def compare(self, policy: str, simulated: Side) -> Comparison:
         report, records = self._replay(policy)
@@ -222,7 +247,7 @@ class _Bench:
 
     def _heard(self, policy: str) -> Differences | None:
         """Only at the scenario's own speed: the log has real times."""
-        if self.speed != 1.0 or self.workers:
+        if self.speed != 1.0 or self.workers or not self.hosting.hears:
             return None
         heard = heard_by_gateway(self._events(policy))
         columns = as_heard(heard, self.columns, lambda request_id: int(request_id.rpartition("-")[2]))
@@ -236,8 +261,12 @@ class _Bench:
         )
         return differences(heard, simulated)
 
+    def _home(self, policy: str) -> Path:
+        """Of a gateway that runs it; the only place where that writes."""
+        return self.folder / f"{_file_name(policy)}.gateway"
+
     def _events(self, policy: str) -> Path:
-        return self.folder / f"{_file_name(policy)}.events"
+        return self._home(policy) / "events"
 
     def _replay(self, policy: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Fresh workers and a fresh gateway, so that nothing is remembered of the policy before."""
@@ -267,9 +296,13 @@ class _Bench:
             urls = self.workers or started
             chosen = [word for part in policy.split("+") for word in ("--policy", part)]
             chosen += [word for url in self.workers for word in ("--worker", url)]
-            shutil.rmtree(self._events(policy), ignore_errors=True)
+            home = self._home(policy)
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
             arguments = ["--config", str(config), *chosen, "--event-log", str(self._events(policy))]
-            yield stack.enter_context(running_gateway(arguments, self.folder / f"{name}.gateway.log", len(urls)))
+            launch = self.hosting.launch(home, [config, *_files_of(policy)], urls)
+            log = self.folder / f"{name}.gateway.log"
+            yield stack.enter_context(running_gateway(arguments, log, len(urls), launch))
 
     def _groups(self) -> Iterator[list[WorkerPlan]]:
         plans = iter(plan_workers(self.scenario))
@@ -282,6 +315,10 @@ class _Bench:
         profile.write_text(profile_toml(group[0].profile, source, {"": "scenario"}))
         arguments = ["--count", str(len(group)), "--profile", str(profile), "--speed", str(self.speed)]
         return stack.enter_context(running_mock_workers(arguments))
+
+
+def _files_of(policy: str) -> list[Path]:
+    return [Path(spec.source) for spec in parse_specs(policy) if spec.source.endswith(".py")]
 
 
 def _file_name(policy: str) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
 from designer.proposers.protocol import History, Outcome, log_ratio
 from designer.readonly_sql import open_readonly
+from designer.replay_evidence import judged, pairs_in
 from designer.subject import subject_of_source
 from designer.why import stored
 
-RESULTS = ("ablation", "certificate")
+RESULTS = ("ablation", "certificate", "swap in")
 ARMS = ("search", "control", "tuned")
 """The search, random samples, tuned baselines."""
 
@@ -67,8 +68,8 @@ class Findings:
     folder: Path = Path()
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What was found out besides, by kind: ablation, certificate, why."""
-    replays: tuple[Mapping[str, Any], ...] = ()
-    """Of the winner through the real gateway, in the order they were made."""
+    replays: Mapping[str, Any] | None = None
+    """What all replays of the winner through the real gateway say together; None: there was none."""
     roles: tuple[RoleCost, ...] = ()
 
     @property
@@ -122,7 +123,7 @@ def read_findings(ledger: Ledger) -> Findings:
         winner_source="" if frozen is None else ledger.subject(frozen.digest).parts[0].source,
         folder=ledger.path.parent,
         results=_results(ledger),
-        replays=tuple(_replays(ledger)),
+        replays=judged(list(pairs_in(ledger))),
         roles=tuple(_roles(ledger)),
     )
 
@@ -131,13 +132,6 @@ def _results(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
     """By kind; of several explanations the one on the most seeds."""
     found = {kind: ledger.result(kind) for kind in RESULTS} | {"why": stored(ledger)}
     return {kind: content for kind, content in found.items() if content is not None}
-
-
-def _replays(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
-    number = 1
-    while (found := ledger.result(f"replay {number}")) is not None:
-        yield found
-        number += 1
 
 
 def _roles(ledger: Ledger) -> Iterator[RoleCost]:

@@ -11,23 +11,27 @@ import ast
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from designer.findings import read_findings
 from designer.ledger import Ledger
-from designer.replay import contradicted_by
+from designer.promotion_evidence import evidence_of
+from designer.replay_evidence import contradiction_in, judged, pairs_in
 from designer.report import to_json
+from designer.sealed_state import SealedState
+from designer.swap_in import harm_in, rehearse
+from gateway.errors import PolicyRefusedError
+from gateway.promoted import EVIDENCE, MARKER, promotion_of
 from policies.conformance import check_source
 from policies.loader import Param, identity
 from policies.syntax import parse
 
 ACTIVE_FILE = "active.toml"
 ARCHIVE_FOLDER = ".promoted"
-_MARKER = "# ranvier: evaluated bytes follow, sha256 "
 
 
 class PromotionError(Exception):
@@ -58,7 +62,9 @@ class Version:
     sealed_seeds: int
     forced: bool = False
     replay: str = ""
-    """What the latest replay through the real gateway said; empty: there was none."""
+    """What all replays through the real gateway said; empty: there was none."""
+    swap_in: str = ""
+    """What the rehearsed swap under overload said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +80,39 @@ def promote(ledger: Ledger, target: Path, *, force: bool = False) -> Version:
     """Write the run's sealed winner to ``target`` with its provenance, and record it beside it.
 
     Raises:
-        PromotionError: there is no winner, it is not better or a replay contradicts that and ``force`` is not set, its
-            bytes are not those that were evaluated, or the file cannot be written.
+        PromotionError: there is no winner; it is not better, replays contradict that, or the swap does harm, and
+            ``force`` is not set; its bytes are not those that were evaluated; or the file cannot be written.
         LedgerError: the ledger's bytes were altered.
     """
-    digest, verdict = _winner(ledger, force)
-    findings = read_findings(ledger)
-    contradiction = contradicted_by(findings.replays)
-    if contradiction and not force:
-        raise PromotionError(f"{ledger.path}: {contradiction} See --force")
-    source = ledger.subject(digest).parts[0].source
-    if hashlib.sha256(source.encode()).hexdigest() != digest:
+    state = _winner(ledger, force)
+    objections = list(_objections(ledger, state))
+    if objections and not force:
+        raise PromotionError(f"{ledger.path}: {objections[0]} See --force")
+    source = ledger.subject(str(state.digest)).parts[0].source
+    if hashlib.sha256(source.encode()).hexdigest() != state.digest:
         raise PromotionError(f"{ledger.path}: the stored bytes are not those that were evaluated")
-    _check_evaluated_identity(ledger, digest, source)
-    version = _version(ledger, digest, verdict, target, forced=force and (verdict != "better" or bool(contradiction)))
-    version = replace(version, replay=str(findings.replays[-1]["sentence"]) if findings.replays else "")
-    text = promoted_text(source, version)
+    _check_evaluated_identity(ledger, str(state.digest), source)
+    evidence = evidence_of(ledger, forced=bool(objections))
+    version = _version(ledger, state, target, evidence)
+    text = promoted_text(source, version, evidence)
     if violations := check_source(text):
         raise PromotionError(f"{target}: with its provenance it breaks the contract: line {violations[0]}")
     hashed = _with_hashes(version, text)
     _install(target, text, hashed)
-    evidence = json.dumps({**to_json(findings), "version": asdict(hashed)}, indent=2)
-    (target.parent / ARCHIVE_FOLDER / f"{hashed.file_sha256}.json").write_text(evidence, encoding="utf-8")
+    findings = to_json(read_findings(ledger))
+    kept = json.dumps({"evidence": evidence, **findings, "version": asdict(hashed)}, indent=2)
+    (target.parent / ARCHIVE_FOLDER / f"{hashed.file_sha256}.json").write_text(kept, encoding="utf-8")
     return hashed
+
+
+def _objections(ledger: Ledger, state: SealedState) -> Iterator[str]:
+    """Of the gates, in their order; the last one is simulated now if it was not before."""
+    if not state.is_better:
+        yield f"{state.said}."
+    if contradiction := contradiction_in(judged(list(pairs_in(ledger)))):
+        yield contradiction
+    if harm := harm_in(rehearse(ledger)):
+        yield harm
 
 
 def rollback(target: Path) -> Version:
@@ -129,18 +145,17 @@ def verify(path: Path) -> str:
     Raises:
         PromotionError: it has no marker, or the bytes below it are not what the marker says.
     """
-    text = path.read_text(encoding="utf-8")
-    head, found, rest = text.partition(_MARKER)
-    stated, newline, body = rest.partition("\n")
-    if not found or not newline or any(line and not line.startswith("#") for line in head.splitlines()):
+    try:
+        promotion = promotion_of(path.read_bytes().decode("utf-8"), str(path))
+    except PolicyRefusedError as error:
+        raise PromotionError(str(error)) from None
+    if promotion is None:
         raise PromotionError(f"{path}: not a promoted policy: it has no marker line")
-    if hashlib.sha256(body.encode()).hexdigest() != stated:
-        raise PromotionError(f"{path}: the code below the marker is not what was evaluated; it was changed by hand")
-    return stated
+    return promotion.evaluated_sha256
 
 
-def promoted_text(source: str, version: Version) -> str:
-    """The file: provenance, marker, and the source unchanged."""
+def promoted_text(source: str, version: Version, evidence: Mapping[str, Any]) -> str:
+    """The file: provenance for people, evidence for the gateway, marker, and the source unchanged."""
     low, high = version.interval
     sealed = (
         f"{version.ratio:.4f} of {version.comparator} [{low:.4f}, {high:.4f}] on {version.sealed_seeds} sealed seeds"
@@ -151,9 +166,11 @@ def promoted_text(source: str, version: Version) -> str:
         f"parents: {', '.join(parent[:12] for parent in version.parents) or 'none'}",
         f"verdict: {version.verdict}{' (forced)' if version.forced else ''}; {sealed}",
         f"replay: {version.replay or 'none'}",
+        f"swap-in: {version.swap_in or 'none'}",
         f"promoted: {version.promoted_at}",
     ]
-    return "".join(f"# {line}\n" for line in lines) + f"{_MARKER}{version.evaluated_sha256}\n{source}"
+    told = f"{EVIDENCE}{json.dumps(evidence, separators=(',', ':'))}\n"
+    return "".join(f"# {line}\n" for line in lines) + f"{told}{MARKER}{version.evaluated_sha256}\n{source}"
 
 
 def read_active(folder: Path) -> Active | None:
@@ -190,16 +207,15 @@ def _typed(value: Param, annotation: ast.expr | None) -> Param:
     return float(value) if is_float and type(value) is int else value
 
 
-def _winner(ledger: Ledger, force: bool) -> tuple[str, str]:
-    verdict = ledger.result("verdict")
-    frozen = ledger.frozen()
-    if verdict is None:
+def _winner(ledger: Ledger, force: bool) -> SealedState:
+    state = SealedState.of(ledger)
+    if not state.verdict:
         raise PromotionError(f"{ledger.path}: the run has not ended; designer resume {ledger.path.parent}")
-    if frozen is None:
+    if state.digest is None:
         raise PromotionError(f"{ledger.path}: the run found nothing better, so there is nothing to promote")
-    if verdict["verdict"] != "better" and not force:
-        raise PromotionError(f"{ledger.path}: its sealed verdict is {verdict['verdict']!r}, not 'better'; see --force")
-    return frozen.digest, str(verdict["verdict"])
+    if not state.is_better and not force:
+        raise PromotionError(f"{ledger.path}: {state.said}; see --force")
+    return state
 
 
 def _check_evaluated_identity(ledger: Ledger, digest: str, source: str) -> None:
@@ -210,11 +226,10 @@ def _check_evaluated_identity(ledger: Ledger, digest: str, source: str) -> None:
         raise PromotionError(f"{ledger.path}: the loader's identity of what was evaluated is not that of these bytes")
 
 
-def _version(ledger: Ledger, digest: str, verdict: str, target: Path, *, forced: bool) -> Version:
-    run, frozen = ledger.run(), ledger.frozen()
-    looks = [content for n in (1, 2) if (content := ledger.result(f"sealed {n}"))]
-    look: Mapping[str, Any] = looks[-1] if looks else {}
+def _version(ledger: Ledger, state: SealedState, target: Path, evidence: Mapping[str, Any]) -> Version:
+    run, frozen, digest = ledger.run(), ledger.frozen(), str(state.digest)
     record = next((c for c in ledger.candidates("search") if c.proposal.candidate_hash == digest), None)
+    gates = evidence["gates"]
     return Version(
         file=target.name,
         file_sha256="",
@@ -226,13 +241,19 @@ def _version(ledger: Ledger, digest: str, verdict: str, target: Path, *, forced:
         scenario_hash=run.scenario_hash,
         proposer=record.proposer if record else "",
         parents=list(record.proposal.parents) if record else [],
-        verdict=verdict,
+        verdict=state.verdict,
         comparator=ledger.subject(frozen.comparator).label if frozen else "",
-        ratio=float(look.get("ratio", 0.0)),
-        interval=[float(end) for end in look.get("t_interval", (0.0, 0.0))],
-        sealed_seeds=int(look.get("num_seeds", 0)),
-        forced=forced,
+        ratio=float(state.look.get("ratio", 0.0)),
+        interval=[float(end) for end in state.look.get("t_interval", (0.0, 0.0))],
+        sealed_seeds=int(state.look.get("num_seeds", 0)),
+        forced=bool(evidence["forced"]),
+        replay=_said(gates["replay"]),
+        swap_in=_said(gates["swap_in"]),
     )
+
+
+def _said(gate: Mapping[str, Any] | None) -> str:
+    return "" if gate is None else str(gate["sentence"])
 
 
 def _with_hashes(version: Version, text: str) -> Version:

@@ -1,29 +1,31 @@
 """A run's winner beside its comparator through the real gateway: does what the simulator said come true?
 
 Pairs of real-time runs on the same requests, fresh workers and a fresh gateway for each, in alternating order so that
-what changes on the machine over time falls on both alike. The unit is a pair; one pair is one seed. What is compared
-with the simulator is the ratio of the two policies, seed by seed, which delays that both have leave alone.
+what changes on the machine over time falls on both alike. The unit is a pair; one pair is one seed, and no seed is used
+twice. What is compared with the simulator is the ratio of the two policies, seed by seed, which delays that both have
+leave alone. Every pair is in the ledger, from before it begins; what all of them say together is ``replay_evidence``.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from designer.fidelity import METRICS, Comparison, Fidelity, Metric, Side, compare
+from designer.cage import Cage, layers_of
+from designer.fidelity import Comparison, Fidelity, compare
 from designer.ledger import Ledger, seed_of
-from designer.sealed import effect_json
+from designer.replay_evidence import STARTED, judged, num_started, pair_result, pairs_in
+from designer.replay_host import hosting, reachable
+from designer.sealed_state import SealedState
 from designer.simulator.scenario import Scenario
-from designer.statistics import PairedEffect, paired_effect
 from designer.subject import Subject
 
-LEAST_PAIRS = 3
-TOLERANCE = 0.10
-"""How much less favourable than simulated a ratio may come out, relative, before it counts as a contradiction."""
+DRAIN_SECONDS = 3600.0
+"""Of processor time that a gateway may take beyond twice the length of what is replayed."""
 
 
 class ReplayError(Exception):
@@ -31,76 +33,151 @@ class ReplayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Both policies on one seed."""
+class Conditions:
+    """What is replayed where; pairs of other conditions are judged apart."""
 
-    seed: int
-    winner: Comparison
-    comparator: Comparison
+    speed: float = 1.0
+    """Scenario seconds in a second."""
+    first_seconds: float | None = None
+    """Only what arrives before, seconds of the scenario; None: everything."""
+    workers: tuple[str, ...] = ()
+    """Addresses of real workers; none: mock workers are started."""
 
-    @property
-    def is_valid(self) -> bool:
-        return self.winner.is_valid and self.comparator.is_valid
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "workers": f"workers at {', '.join(self.workers)}" if self.workers else "mock workers",
+            "speed": self.speed,
+            "first_seconds": self.first_seconds,
+        }
 
 
 def replay(
     ledger: Ledger,
     *,
     pairs: int,
-    speed: float = 1.0,
-    first_seconds: float | None = None,
-    workers: Sequence[str] = (),
+    conditions: Conditions = Conditions(),
+    force: bool = False,
     on_policy: Callable[[Comparison], None] = lambda done: None,
     run_pair: Callable[..., Fidelity] = compare,
-) -> dict[str, Any]:
-    """Make the pairs, judge them, and write the outcome to the ledger; what was written.
+) -> Mapping[str, Any]:
+    """Make the pairs, each in the ledger from before it begins, and judge all there ever were; what that says.
 
     Args:
-        speed: scenario seconds in a second.
-        first_seconds: only what arrives before, seconds of the scenario.
-        workers: addresses of real workers; none: mock workers are started.
+        force: also when the sealed verdict is not "better".
         run_pair: makes the two runs of a pair; takes what ``compare`` takes.
 
     Raises:
-        ReplayError: there is no winner, or too few pairs were valid.
-        FidelityError, ProcessError, ScenarioError: a run failed.
+        ReplayError: there is no winner, or it is not better.
+        FidelityError, ProcessError, SandboxError, ScenarioError: a run failed.
     """
-    frozen, run = ledger.frozen(), ledger.run()
-    if frozen is None:
-        raise ReplayError(f"{ledger.path}: the run has no winner to replay")
-    if pairs < LEAST_PAIRS:
-        raise ReplayError(f"{pairs} pairs say nothing; make at least {LEAST_PAIRS}")
-    folder = ledger.path.parent / "replay"
-    specs = [_as_spec(ledger.subject(digest), folder) for digest in (frozen.digest, frozen.comparator)]
-    scenario = Scenario.model_validate_json(run.scenario)
-    made = []
-    for number in range(pairs):
-        seed = seed_of(run.secret, "validation", number, "replay")
-        order = specs if number % 2 == 0 else specs[::-1]
-        place = folder / f"pair-{number + 1}"
-        shutil.rmtree(place, ignore_errors=True)
-        fidelity = run_pair(
-            scenario,
-            order,
-            seed,
-            place,
-            speed=speed,
-            first_seconds=first_seconds,
-            workers=workers,
-            on_policy=on_policy,
-        )
-        by_policy = {comparison.policy: comparison for comparison in fidelity.comparisons}
-        made.append(Pair(seed, by_policy[specs[0]], by_policy[specs[1]]))
-    outcome = judge(made, ledger.subject(frozen.comparator).label, "the given workers" if workers else "mock workers")
-    ledger.add_result(f"replay {_number(ledger)}", {**outcome, "speed": speed, "first_seconds": first_seconds})
+    _require_better(ledger, force)
+    bench = _Bench.of(ledger, conditions)
+    for _ in range(pairs):
+        bench.make_pair(run_pair, on_policy)
+    outcome = judged(list(pairs_in(ledger)))
+    if outcome is None:
+        raise ReplayError("0 pairs say nothing; make at least 1")
     return outcome
 
 
-def _number(ledger: Ledger) -> int:
-    number = 1
-    while ledger.result(f"replay {number}") is not None:
-        number += 1
-    return number
+def _require_better(ledger: Ledger, force: bool) -> None:
+    """Code that was not shown to be better has no business in a gateway, a caged one included."""
+    state = SealedState.of(ledger)
+    if state.digest is None:
+        raise ReplayError(f"{ledger.path}: the run has no winner to replay")
+    if not state.is_better and not force:
+        raise ReplayError(f"{ledger.path}: {state.said}; see --force")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Both policies with all that a pair needs."""
+
+    ledger: Ledger
+    scenario: Scenario
+    conditions: Conditions
+    folder: Path
+    subjects: Mapping[str, Subject]
+    """By the spec that a gateway loads: the winner, then the comparator."""
+    comparator_label: str
+
+    @classmethod
+    def of(cls, ledger: Ledger, conditions: Conditions) -> _Bench:
+        frozen, folder = ledger.frozen(), ledger.path.parent / "replay"
+        if frozen is None:
+            raise ReplayError(f"{ledger.path}: the run has no winner to replay")
+        winner, comparator = (ledger.subject(digest) for digest in (frozen.digest, frozen.comparator))
+        specs = {_as_spec(subject, folder): subject for subject in (winner, comparator)}
+        scenario = Scenario.model_validate_json(ledger.run().scenario)
+        return cls(ledger, scenario, conditions, folder, specs, comparator.label)
+
+    def make_pair(self, run_pair: Callable[..., Fidelity], on_policy: Callable[[Comparison], None]) -> None:
+        """One more; a stop on the way leaves a pair that was begun and not ended."""
+        number = num_started(self.ledger) + 1
+        seed = seed_of(self.ledger.run().secret, "validation", number, "replay")
+        place = self.folder / f"pair-{number}"
+        shutil.rmtree(place, ignore_errors=True)
+        specs = list(self.subjects)
+        self.ledger.add_event(STARTED, {"number": number, "conditions": self.conditions.to_json()})
+        fidelity = run_pair(
+            self.scenario,
+            specs if number % 2 else specs[::-1],
+            seed,
+            place,
+            speed=self.conditions.speed,
+            first_seconds=self.conditions.first_seconds,
+            workers=self._workers(),
+            on_policy=on_policy,
+            hosting=hosting(self.subjects, self._cpu_seconds()),
+        )
+        by_policy = {comparison.policy: comparison for comparison in fidelity.comparisons}
+        made = [by_policy[spec] for spec in specs]
+        content = {"number": number, "seed": seed, "layers": _layers(place), **self._as_row(made[0], made[1])}
+        self.ledger.add_result(pair_result(number), content)
+
+    def _workers(self) -> tuple[str, ...]:
+        try:
+            return reachable(self.conditions.workers)
+        except ValueError as error:
+            raise ReplayError(str(error)) from None
+
+    def _cpu_seconds(self) -> int:
+        length = self.conditions.first_seconds or getattr(self.scenario.workload, "duration_seconds", None) or 86_400.0
+        return int(DRAIN_SECONDS + 2.0 * length / self.conditions.speed)
+
+    def _as_row(self, winner: Comparison, comparator: Comparison) -> dict[str, Any]:
+        return {
+            "state": state_of(winner, comparator),
+            "conditions": self.conditions.to_json(),
+            "comparator_label": self.comparator_label,
+            "winner": _policy_row(winner),
+            "comparator": _policy_row(comparator),
+        }
+
+
+def state_of(winner: Comparison, comparator: Comparison) -> str:
+    """``lost``: twice the winner lost requests that the simulator served, and the comparator did not; ``invalid``: of
+    anything else that keeps the two from being compared."""
+    if winner.is_valid and comparator.is_valid:
+        return "valid"
+    return "lost" if "lost" in winner.verdict and comparator.is_valid else "invalid"
+
+
+def _policy_row(done: Comparison) -> dict[str, Any]:
+    """What JSON can hold of it: times that are not there are null."""
+    sides = {name: asdict(getattr(done, name)) for name in ("real", "simulated")}
+    for side in sides.values():
+        for times in (side["ttft"], side["response_time"]):
+            times.update({key: None if math.isnan(value) else value for key, value in times.items()})
+    facts = {"verdict": done.verdict, "num_runs": done.num_runs, "first_verdict": done.first_verdict}
+    return {**sides, **facts, "lag_p99": None if math.isnan(done.lag_p99) else done.lag_p99}
+
+
+def _layers(place: Path) -> list[str]:
+    """Of the cages of a pair."""
+    return list(
+        dict.fromkeys(layer for home in sorted(place.glob("*.gateway")) for layer in layers_of(Cage(str(home))))
+    )
 
 
 def _as_spec(subject: Subject, folder: Path) -> str:
@@ -113,73 +190,3 @@ def _as_spec(subject: Subject, folder: Path) -> str:
     path = folder.resolve() / f"policy-{subject.digest[:12]}.py"
     path.write_bytes(subject.parts[0].source.encode())
     return str(path)
-
-
-def judge(made: Sequence[Pair], comparator: str, workers: str) -> dict[str, Any]:
-    """Whether the real ratios contradict the simulated ones.
-
-    Raises:
-        ReplayError: too few pairs are valid.
-    """
-    valid = [pair for pair in made if pair.is_valid]
-    if len(valid) < LEAST_PAIRS:
-        why = next(c.verdict for pair in made for c in (pair.winner, pair.comparator) if not c.is_valid)
-        raise ReplayError(f"{len(valid)} of {len(made)} pairs were valid, {LEAST_PAIRS} are needed: {why}")
-    rows = [_row(metric, valid) for metric in METRICS]
-    contradicted = [row["metric"] for row in rows if row["contradicts"]]
-    mean = next(row for row in rows if row["metric"] == "mean response time")
-    low, high = mean["t_interval"]
-    verb = f"contradicts the simulator in {', '.join(contradicted)}"
-    real = f"mean response time {mean['ratio']:.3f} [{low:.3f}, {high:.3f}] of {comparator}"
-    told = f"{real}, simulated {mean['simulated']:.3f}"
-    said = verb if contradicted else "does not contradict the simulator"
-    return {
-        "pairs": len(valid),
-        "invalid": len(made) - len(valid),
-        "workers": workers,
-        "comparator": comparator,
-        "metrics": rows,
-        "contradicts": bool(contradicted),
-        "sentence": f"{len(valid)} alternated pairs on {workers}: {told}. The replay {said}.",
-    }
-
-
-def _row(metric: Metric, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """One metric's mean, by pairs.
-
-    A contradiction is significant: either the winner is worse in real time, its whole 95 % interval above 1, or its
-    ratio is less favourable than simulated by more than the tolerance, the whole interval of that difference.
-    """
-
-    def values(of: Callable[[Pair], Side]) -> list[float]:
-        return [of(pair).value(metric, "mean") for pair in pairs]
-
-    winner, comparator = values(lambda p: p.winner.real), values(lambda p: p.comparator.real)
-    real = paired_effect(winner, comparator)
-    simulated = [a / b for a, b in zip(*_simulated(pairs, metric), strict=True)]
-    beyond = paired_effect([a / b for a, b in zip(winner, comparator, strict=True)], simulated)
-    return {
-        **effect_json(real),
-        "metric": f"mean {metric.replace('_', ' ')}",
-        "winner": sum(winner) / len(winner),
-        "comparator": sum(comparator) / len(comparator),
-        "simulated": math.exp(sum(map(math.log, simulated)) / len(simulated)),
-        "contradicts": contradicts(real, beyond),
-    }
-
-
-def _simulated(pairs: Sequence[Pair], metric: Metric) -> tuple[list[float], list[float]]:
-    return (
-        [pair.winner.simulated.value(metric, "mean") for pair in pairs],
-        [pair.comparator.simulated.value(metric, "mean") for pair in pairs],
-    )
-
-
-def contradicts(real: PairedEffect, beyond: PairedEffect) -> bool:
-    """``beyond``: the real ratio over the simulated one."""
-    return real.t_interval.low > 1.0 or beyond.t_interval.low > 1.0 + TOLERANCE
-
-
-def contradicted_by(replays: Sequence[Mapping[str, Any]]) -> str:
-    """The sentence of the latest replay if it contradicts the simulator; else empty."""
-    return str(replays[-1]["sentence"]) if replays and replays[-1]["contradicts"] else ""

@@ -85,7 +85,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "best_so_far": {arm: list(findings.curves[arm]) for arm in ARMS},
         "simulations": dict(findings.simulations),
         "results": dict(findings.results),
-        "replays": list(findings.replays),
+        "replays": findings.replays,
         "roles": [asdict(role) for role in findings.roles],
         "wall_seconds": findings.wall_seconds,
         "layers": list(findings.layers),

@@ -16,7 +16,10 @@ from typing import Any
 from designer import svg
 from designer.claim import shortcomings
 from designer.findings import ARMS, Entry, Findings
+from designer.gates_page import gate_sections
 from designer.html_parts import note, table
+from designer.replay_evidence import contradiction_in
+from designer.swap_in import RESULT, harm_in
 from designer.why_page import why_sections
 
 COLOURS = {"search": "#2a6db5", "control": "#b5482a", "tuned": "#5f8a3a"}
@@ -61,7 +64,7 @@ def _sections(findings: Findings, facts: Sequence[tuple[str, str]]) -> Iterator[
     yield from why_sections(findings.results.get("why"))
     yield from _ablation(findings)
     yield from _regimes(findings)
-    yield from _replays(findings)
+    yield from gate_sections(findings.replays, findings.results.get(RESULT))
     yield from _validation(findings)
     yield from _lineage(findings)
     yield from _hypotheses(findings)
@@ -150,12 +153,14 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
     if findings.frozen is None:
         yield "<b>Next.</b> Nothing is to be promoted. A larger budget, or another scenario, is another run."
         return
-    contradicted = any(replay["contradicts"] for replay in findings.replays)
+    contradicted = bool(contradiction_in(findings.replays))
     if not findings.replays:
         yield f"<b>Next.</b> Through the real gateway: <code>designer replay {html.escape(run)}</code>."
     elif contradicted:
         yield "<b>Next.</b> The replay through the real gateway contradicts the simulator: it is not promoted."
-    if findings.verdict == "better" and not contradicted:
+    if harm := harm_in(findings.results.get(RESULT)):
+        yield f"<b>Not as it is.</b> {html.escape(harm)}"
+    elif findings.verdict == "better" and not contradicted:
         there = "--gateway http://127.0.0.1:9000"
         yield (
             f"<b>Put it in.</b> <code>designer promote {html.escape(run)} {there}</code>; "
@@ -232,22 +237,6 @@ def _regimes(findings: Findings) -> Iterator[str]:
 
 def _ratio_to(cell: Mapping[str, Any], label: str) -> float | None:
     return next((float(row["ratio"]) for row in cell["against"] if row["label"] == label), None)
-
-
-def _replays(findings: Findings) -> Iterator[str]:
-    for replay in findings.replays:
-        yield f"<h2>Through the real gateway</h2><p>{html.escape(replay['sentence'])}</p>"
-        rows = [
-            (
-                row["metric"],
-                f"{row['comparator']:.3f}",
-                f"{row['winner']:.3f}",
-                interval(row),
-                f"{row['simulated']:.3f}",
-            )
-            for row in replay["metrics"]
-        ]
-        yield table(("metric", "comparator, s", "winner, s", "ratio, real", "ratio, simulated"), rows)
 
 
 def _validation(findings: Findings) -> Iterator[str]:

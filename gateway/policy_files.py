@@ -17,13 +17,14 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from watchfiles import awatch
 
 from gateway.config import PolicySection
 from gateway.core.commands import PolicySetRetired
-from gateway.core.events import Event, PolicySetReplaced
+from gateway.core.events import Event, PolicySetReplaced, QueueRekeyed
 from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError
 from gateway.policy_loading import check, copied, load_copies, parse
@@ -77,21 +78,38 @@ class PolicyFiles:
             raise PolicyRefusedError(f"no pool is called {name!r}; the pools are {', '.join(self.pools)}")
         return self.pools[name]
 
-    async def load(self, pool: str, text: str, origin: Origin = "load", *, base: Path | None = None) -> Version:
+    async def load(
+        self,
+        pool: str,
+        text: str,
+        origin: Origin = "load",
+        *,
+        base: Path | None = None,
+        sha256: Mapping[str, str] = MappingProxyType({}),
+    ) -> Version:
         """Checks, loads and swaps in the set ``text``; returns once it decides.
+
+        Args:
+            sha256: by path, the SHA-256 (hex) that a file of the set must have.
 
         Raises:
             PolicyRefusedError: one line with the reason; the old set runs on.
         """
         base = base or self._base
-        return await self._load(self.pool(pool), text, lambda: parse(text, base), origin, base)
+        return await self._load(self.pool(pool), text, lambda: parse(text, base), origin, base, sha256)
 
     async def _load(
-        self, state: PoolPolicies, text: str, specs: Callable[[], tuple[PolicySpec, ...]], origin: Origin, base: Path
+        self,
+        state: PoolPolicies,
+        text: str,
+        specs: Callable[[], tuple[PolicySpec, ...]],
+        origin: Origin,
+        base: Path,
+        sha256: Mapping[str, str] = MappingProxyType({}),
     ) -> Version:
         async with self._lock:
             try:
-                version = await self._prepare(state, text, specs(), origin)
+                version = await self._prepare(state, text, specs(), origin, sha256)
             except PolicyRefusedError as error:
                 self._refused(state, text, origin, str(error))
                 raise
@@ -222,6 +240,12 @@ class PolicyFiles:
             await self._written()
             return version
 
+    def rekey(self, pool: str) -> None:
+        """The scheduling policy is asked anew for the key of everything that is held."""
+        name = self.pool(pool).name
+        self._submit(QueueRekeyed(self._clock(), name))
+        log.info("queue ordered anew", extra={"pool": name})
+
     def retired(self, command: PolicySetRetired) -> None:
         """The guard put an older set back by itself: the books follow."""
         state = self.pools[command.pool]
@@ -260,12 +284,19 @@ class PolicyFiles:
             except PolicyRefusedError:
                 continue  # logged, counted and shown; the file is still followed
 
-    async def _prepare(self, state: PoolPolicies, text: str, specs: Sequence[PolicySpec], origin: Origin) -> Version:
+    async def _prepare(
+        self,
+        state: PoolPolicies,
+        text: str,
+        specs: Sequence[PolicySpec],
+        origin: Origin,
+        sha256: Mapping[str, str] = MappingProxyType({}),
+    ) -> Version:
         try:
             folder = Path(tempfile.mkdtemp(prefix=f"{state.name}-", dir=self._copies))
             with ExitStack() as undo:
                 undo.callback(shutil.rmtree, folder, ignore_errors=True)
-                copies, originals = copied(specs, folder)
+                copies, originals = copied(specs, folder, sha256)
                 if origin != "restored" and (originals or origin != "start"):  # what was kept or shipped has passed it
                     await check(copies, self.settings, originals)
                 policy_set = self._load_here(state, copies, originals)

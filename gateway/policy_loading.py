@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from gateway.config import PolicySection
 from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError, one_line
+from gateway.promoted import promotion_of, require_bytes
 from policies.loader import PolicyLoadError, PolicySpec, load_policies, parse_specs, resolve
 
 
@@ -72,9 +74,20 @@ def _kill_group(process: asyncio.subprocess.Process) -> None:
         return
 
 
-def copied(specs: Sequence[PolicySpec], folder: Path) -> tuple[tuple[PolicySpec, ...], dict[str, str]]:
-    """Specs that point at private copies, and for each copy's path the original's. Built-ins stay as they are."""
+def copied(
+    specs: Sequence[PolicySpec], folder: Path, expected_sha256: Mapping[str, str] = MappingProxyType({})
+) -> tuple[tuple[PolicySpec, ...], dict[str, str]]:
+    """Specs that point at private copies, and for each copy's path the original's. Built-ins stay as they are.
+
+    Args:
+        expected_sha256: by path, of files whose bytes are known.
+
+    Raises:
+        PolicyRefusedError: a file cannot be read, or its bytes are not those expected, or not those promoted.
+    """
     copies, originals = [], {}
+    if strangers := expected_sha256.keys() - {spec.source for spec in specs}:
+        raise PolicyRefusedError(f"sha256: {min(strangers)} is no file of the set; name its files as the set does")
     for index, spec in enumerate(specs):
         if not spec.source.endswith(".py"):
             _resolved(spec.source)
@@ -84,9 +97,12 @@ def copied(specs: Sequence[PolicySpec], folder: Path) -> tuple[tuple[PolicySpec,
         copy = folder / str(index) / original.name
         copy.parent.mkdir()
         try:
-            copy.write_bytes(original.read_bytes())
+            data = original.read_bytes()
+            copy.write_bytes(data)
         except OSError as error:
             raise PolicyRefusedError(f"{original}: {error.strerror}; name a readable .py file") from None
+        require_bytes(data, expected_sha256.get(spec.source), str(original))
+        promotion_of(data.decode("utf-8", errors="replace"), str(original))
         copies.append(replace(spec, source=str(copy)))
         originals[str(copy)] = str(original)
     return tuple(copies), originals

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from gateway.core.policy_set import PolicySet
+from gateway.errors import PolicyRefusedError
+from gateway.promoted import promotion_of
 from policies.loader import PolicySpec
 
 Origin = Literal["start", "load", "file", "reload", "rollback", "guard", "restored"]
@@ -40,6 +43,7 @@ class Version:
             "origin": self.origin,
             "loaded_at": self.loaded_at.isoformat(timespec="milliseconds"),
             "slots": slots_of(self.policy_set),
+            "promoted": promotions_of(self.policy_set),
         }
 
 
@@ -93,6 +97,17 @@ class PoolPolicies:
             "last_error": self.last_error,
             "log": list(self.log),
         }
+
+
+def promotions_of(policy_set: PolicySet) -> list[dict[str, Any]]:
+    """The evidence that promoted policies of the set carry; their bytes were checked when they were loaded."""
+    found = []
+    for one in policy_set.sources:
+        with suppress(PolicyRefusedError):
+            promotion = promotion_of(one.source, one.name)
+            if promotion is not None:
+                found.append({"policy": one.name, "hash": one.policy_hash, **promotion.describe()})
+    return found
 
 
 def slots_of(policy_set: PolicySet) -> dict[str, Any]:

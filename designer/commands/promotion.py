@@ -13,6 +13,7 @@ from designer.findings import read_findings
 from designer.ledger import Ledger
 from designer.promote import PromotionError, Version, promote, rollback
 from designer.report import to_json, to_text, write_html
+from designer.swap_in import rehearse
 from gateway.admin.client import AdminClient
 from gateway.errors import GatewayError
 
@@ -48,7 +49,7 @@ def promote_command(
     gateway: GatewayOption = None,
     pool: PoolOption = None,
     token: TokenOption = None,
-    force: Annotated[bool, typer.Option(help="Also when the sealed verdict is not 'better'.")] = False,
+    force: Annotated[bool, typer.Option(help="Also when a gate refuses it; that is recorded.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write the winner of a run with its provenance, and swap it into a running gateway.
@@ -62,6 +63,20 @@ def promote_command(
         version = promote(ledger, target, force=force)
     _load(gateway, pool, token, target, version)
     _tell(target, version, gateway, json)
+
+
+def rehearse_command(run: RunArgument, json: JsonOption = False) -> None:
+    """Simulate the winner's swap into an overloaded gateway; once, and promote does it if it was not done.
+
+    Exit status 1: the swap does significant harm, and promote refuses it.
+
+    Example: designer rehearse runs/first
+    """
+    with Ledger.open(run) as ledger:
+        content = rehearse(ledger)
+    typer.echo(json_module.dumps(dict(content), indent=2) if json else content["sentence"])
+    if content["harm"]:
+        raise typer.Exit(1)
 
 
 def rollback_command(
@@ -100,7 +115,8 @@ def _load(gateway: str | None, pool: str | None, token: str | None, path: Path, 
     if gateway is None:
         return
     client = AdminClient(gateway, token)
-    answer = client.post(f"/admin/policies/{client.pool(pool)}/load", {"specs": [str(path)]})
+    body = {"specs": [str(path)], "sha256": {str(path): version.file_sha256}}
+    answer = client.post(f"/admin/policies/{client.pool(pool)}/load", body)
     running = {slot["hash"] for slot in (answer.get("current") or {}).get("slots", {}).values()}
     if running != {version.policy_hash}:
         raise GatewayError(f"{gateway}: runs {sorted(running)}, not the promoted {version.policy_hash}")

@@ -11,31 +11,32 @@ from rich.console import Console
 
 from designer.fidelity import Comparison
 from designer.ledger import Ledger
-from designer.replay import LEAST_PAIRS, replay
+from designer.replay import Conditions, replay
 
 
 def replay_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run that has a winner.")],
-    pairs: Annotated[int, typer.Option(min=LEAST_PAIRS, help="Pairs of runs; one pair is one seed.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs to add; one pair is one seed.")] = 8,
     speed: Annotated[float, typer.Option(min=0.01, help="Scenario seconds in a second.")] = 1.0,
     first: Annotated[float | None, typer.Option(help="Only the first so many seconds of the scenario.")] = None,
     worker: Annotated[list[str] | None, typer.Option(help="Address of a real worker; else mocks are started.")] = None,
+    force: Annotated[bool, typer.Option(help="Also when the sealed verdict is not 'better'.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put the winner and its comparator through the real gateway in alternated pairs, and compare with the simulator.
 
-    The outcome goes into the ledger; designer promote refuses what it contradicts. Exit status 1: it contradicts.
+    Every pair goes into the ledger, and all pairs there ever were are judged together; designer promote refuses what
+    they contradict. Exit status 1: they contradict.
 
-    Example: designer replay runs/first --pairs 5 --first 60
+    Example: designer replay runs/first --pairs 8 --first 60
     """
     progress = Console(stderr=True)
     with Ledger.open(run) as ledger:
         outcome = replay(
             ledger,
             pairs=pairs,
-            speed=speed,
-            first_seconds=first,
-            workers=tuple(worker or ()),
+            conditions=Conditions(speed, first, tuple(worker or ())),
+            force=force,
             on_policy=lambda done: _tell(progress, done),
         )
     typer.echo(json_module.dumps(outcome, indent=2) if json else outcome["sentence"])

@@ -52,6 +52,7 @@ def make_app(plane: ControlPlane, token: str | None) -> web.Application:
             web.get("/admin/policies/{pool}", api.policy),
             web.post("/admin/policies/{pool}/load", api.load),
             web.post("/admin/policies/{pool}/rollback", api.rollback),
+            web.post("/admin/policies/{pool}/rekey", api.rekey),
             web.get("/admin/pools", api.pools),
             web.get("/admin/workers", api.workers),
             web.post("/admin/workers", api.add_worker),
@@ -96,9 +97,9 @@ class _Api:
         pool, body = self._pool(request), await body_of(request)
         specs = body.get("specs")
         text = "+".join(specs) if isinstance(specs, list) and all(isinstance(s, str) for s in specs) else specs
-        if not isinstance(text, str) or not text or set(body) != {"specs"}:
+        if not isinstance(text, str) or not text or set(body) - {"specs", "sha256"}:
             raise RequestError(400, 'specs: must be a policy or a list of them; send {"specs": "head_room:ageing=1"}')
-        await self._plane.policies.load(pool, text)
+        await self._plane.policies.load(pool, text, sha256=_hashes_of(body))
         return json_answer(self._plane.policies.pools[pool].describe())
 
     async def rollback(self, request: web.Request) -> web.Response:
@@ -108,6 +109,14 @@ class _Api:
             raise RequestError(400, 'generation: must be a whole number; send {} or {"generation": 3}')
         await self._plane.policies.rollback(pool, generation)
         return json_answer(self._plane.policies.pools[pool].describe())
+
+    async def rekey(self, request: web.Request) -> web.Response:
+        pool, body = self._pool(request), await body_of(request)
+        if body:
+            raise RequestError(400, f"{', '.join(body)}: unknown; send {{}}")
+        num_held = self._plane.view.num_held(pool)
+        self._plane.policies.rekey(pool)
+        return json_answer({"pool": pool, "num_rekeyed_requests": num_held})
 
     async def pools(self, request: web.Request) -> web.Response:
         return json_answer({"pools": self._plane.view.pools()})
@@ -159,3 +168,10 @@ class _Api:
         if worker not in self._plane.membership.members:
             raise RequestError(404, f"no worker is called {worker!r}; GET /admin/workers lists them")
         return worker
+
+
+def _hashes_of(body: dict[str, Any]) -> dict[str, str]:
+    given = body.get("sha256", {})
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise RequestError(400, 'sha256: must be texts by path; send {"specs": "/my.py", "sha256": {"/my.py": "…"}}')
+    return given

@@ -2,10 +2,15 @@
 
 import pytest
 
+from designer.ledger import Ledger
 from designer.search import RunOutcome
+from designer.swap_in import rehearse
 from tests.support.finished_run import finished_run
 
 
 @pytest.fixture(scope="session")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
-    return finished_run(tmp_path_factory.mktemp("runs") / "first")
+    made = finished_run(tmp_path_factory.mktemp("runs") / "first")
+    with Ledger.open(made.folder) as ledger:
+        rehearse(ledger)
+    return made

@@ -126,6 +126,6 @@ def test_a_run_that_is_invalid_is_made_once_more() -> None:
     runs = iter([good])
     assert once_more(lambda: next(runs)) == good
     runs = iter([bad, good])
-    assert once_more(lambda: next(runs)) == replace(good, num_runs=2)
+    assert once_more(lambda: next(runs)) == replace(good, num_runs=2, first_verdict=bad.verdict)
     runs = iter([bad, bad, good])
-    assert once_more(lambda: next(runs)) == replace(bad, num_runs=2)
+    assert once_more(lambda: next(runs)) == replace(bad, num_runs=2, first_verdict=bad.verdict)

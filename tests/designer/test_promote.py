@@ -1,33 +1,17 @@
 import hashlib
 import random
-import sqlite3
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from designer.ledger import LEDGER_FILE, Ledger, LedgerError
+from designer.ledger import Ledger, LedgerError
 from designer.promote import ACTIVE_FILE, PromotionError, default_parameters, promote, read_active, rollback, verify
 from designer.search import RunOutcome
 from policies.conformance import check_source
 from policies.loader import PolicySpec, load_policy
 from tests.support.finished_run import PROTOCOL
-
-
-def copied(outcome: RunOutcome, folder: Path, *statements: str) -> Ledger:
-    """A ledger of the same run with a few rows changed by somebody who dropped the triggers."""
-    folder.mkdir()
-    source = sqlite3.connect(outcome.folder / LEDGER_FILE)
-    target = sqlite3.connect(folder / LEDGER_FILE)
-    source.backup(target)
-    source.close()
-    for (trigger,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        target.execute(f"DROP TRIGGER {trigger}")
-    for statement in statements:
-        target.execute(statement)
-    target.commit()
-    target.close()
-    return Ledger.open(folder)
+from tests.support.ledger_copy import copied
 
 
 def test_the_bytes_evaluated_are_the_bytes_promoted(outcome: RunOutcome, tmp_path: Path) -> None:
@@ -72,7 +56,7 @@ def test_a_promoted_file_that_was_edited_is_found_out(outcome: RunOutcome, tmp_p
 
 def test_a_run_without_a_proof_is_refused_unless_forced(outcome: RunOutcome, tmp_path: Path) -> None:
     change = "UPDATE results SET content = '{\"verdict\": \"undecided\"}' WHERE kind = 'verdict'"
-    with copied(outcome, tmp_path / "run", change) as ledger:
+    with copied(outcome.folder, tmp_path / "run", change) as ledger:
         with pytest.raises(PromotionError, match="'undecided', not 'better'; see --force"):
             promote(ledger, tmp_path / "designed.py")
         assert not (tmp_path / "designed.py").exists()
@@ -90,16 +74,16 @@ def test_a_run_without_a_proof_is_refused_unless_forced(outcome: RunOutcome, tmp
 def test_a_run_without_a_winner_has_nothing_to_promote(
     outcome: RunOutcome, tmp_path: Path, statement: str, message: str
 ) -> None:
-    with copied(outcome, tmp_path / "run", statement) as ledger, pytest.raises(PromotionError, match=message):
+    with copied(outcome.folder, tmp_path / "run", statement) as ledger, pytest.raises(PromotionError, match=message):
         promote(ledger, tmp_path / "designed.py", force=True)
 
 
 def test_other_bytes_than_those_evaluated_are_refused(outcome: RunOutcome, tmp_path: Path) -> None:
     altered = "UPDATE subjects SET parts = replace(parts, 'return True', 'return  True')"
-    with copied(outcome, tmp_path / "altered", altered) as ledger, pytest.raises(LedgerError, match="altered"):
+    with copied(outcome.folder, tmp_path / "altered", altered) as ledger, pytest.raises(LedgerError, match="altered"):
         promote(ledger, tmp_path / "designed.py", force=True)
     forged = "UPDATE evaluations SET policy_hashes = '[\"forged\"]'"
-    with copied(outcome, tmp_path / "forged", forged) as ledger, pytest.raises(PromotionError, match="identity"):
+    with copied(outcome.folder, tmp_path / "forged", forged) as ledger, pytest.raises(PromotionError, match="identity"):
         promote(ledger, tmp_path / "designed.py", force=True)
 
 

@@ -21,4 +21,4 @@ def test_a_run_without_a_winner_is_told_so(tmp_path: Path) -> None:
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
-    assert CliRunner().invoke(app, ["replay", str(tmp_path), "--pairs", "2"]).exit_code == 2
+    assert CliRunner().invoke(app, ["replay", str(tmp_path), "--pairs", "0"]).exit_code == 2
