@@ -153,6 +153,8 @@ class Demo:
         if outcome["verdict"] != "better":
             raise DemoError(f"the search did not find a better policy: {outcome['summary']}")
         self.say(outcome["summary"])
+        rehearsal = start("designer.cli", "rehearse", str(run), stdout=subprocess.PIPE)
+        self.say(finish(rehearsal, "the rehearsal of the swap").decode().strip())
         return next(run.glob(f"designed-{outcome['winner'][:12]}*.py"))
 
     def _swap_under_load(self, gateway: RunningGateway, trace: Path) -> Measured:

@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from designer.cli import app, main
+from designer.processes import running_gateway, running_mock_workers
 from designer.search import RunOutcome
+from gateway.admin.client import AdminClient
+from gateway.cli import app as gateway_app
+from gateway.errors import GatewayError
 from policies.loader import load_policies, parse_specs
 
 
@@ -110,3 +115,87 @@ def test_report_writes_a_page_and_says_where(outcome: RunOutcome, tmp_path: Path
     assert "Better than" in done.stdout
     assert str(page) in done.stdout
     assert "<svg" in page.read_text()
+
+
+BEFORE = ("--policy", "least_loaded")
+
+
+def until(client: AdminClient, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The pool's policies, once they are so."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        shown: dict[str, Any] = client.get("/admin/policies/default")
+        if true(shown):
+            return shown
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.05)
+
+
+def current_hashes(shown: dict[str, Any]) -> set[str]:
+    return {slot["hash"] for slot in shown["current"]["slots"].values()}
+
+
+def test_a_real_gateway_is_told_everything_and_takes_no_other_bytes(outcome: RunOutcome, tmp_path: Path) -> None:
+    """Promote, look, change one byte, promote again, roll back, in the file and in the gateway."""
+    target = tmp_path / "policies" / "designed.py"
+    to = ["--to", str(target), "--json"]
+    with (
+        running_mock_workers(["--profile", "demo"]) as urls,
+        running_gateway(
+            ["--worker", urls[0], "--policy", "least_loaded", "--no-event-log"], tmp_path / "log"
+        ) as gateway,
+    ):
+        client, there = AdminClient(gateway.admin_url, None), ["--gateway", gateway.admin_url]
+        done = CliRunner().invoke(app, ["promote", str(outcome.folder), *to, *there])
+        assert done.exit_code == 0, done.output
+        version = json.loads(done.stdout)
+        shown = client.get("/admin/policies/default")
+        (promoted,) = shown["current"]["promoted"]
+        assert promoted["hash"] == version["policy_hash"]
+        assert promoted["evaluated_sha256"] == outcome.winner
+        assert promoted["gates"]["sealed"]["verdict"] == "better"
+        assert promoted["gates"]["swap_in"]["passed"]
+        assert promoted["gates"]["canary"] is None
+        told = CliRunner().invoke(gateway_app, ["policy", "show", "--admin", gateway.admin_url])
+        assert "sealed: better: 0." in told.stdout
+        assert "swap_in: Swapped in for" in told.stdout
+        assert "replay: not passed through" in told.stdout
+
+        text = target.read_text()
+        target.write_text(
+            text.replace("return True", "return False", 1) if "return True" in text else text[:-2] + "#\n"
+        )
+        shown = until(client, lambda pool: pool["last_error"] is not None)
+        assert "not what was evaluated" in shown["last_error"]["message"]
+        assert current_hashes(shown) == {version["policy_hash"]}
+
+        target.write_text(
+            text.replace("# Promoted by", "# promoted by", 1)
+        )  # above the marker: seen by the file's hash
+        until(client, lambda pool: pool["last_error"] is None)
+        body = {"specs": [str(target)], "sha256": {str(target): version["file_sha256"]}}
+        with pytest.raises(GatewayError, match="its bytes have the SHA-256"):
+            client.post("/admin/policies/default/load", body)
+        with pytest.raises(GatewayError, match="is no file of the set"):
+            client.post("/admin/policies/default/load", {"specs": ["fcfs"], "sha256": {"/x.py": "0"}})
+
+        done = CliRunner().invoke(app, ["promote", str(outcome.folder), *to, *there, "--force"])
+        assert done.exit_code == 0, done.output
+        done = CliRunner().invoke(app, ["rollback", str(target), *there])
+        assert done.exit_code == 0, done.output
+        assert target.read_text() == text
+        assert current_hashes(until(client, lambda pool: True)) == {version["policy_hash"]}
+        for _ in range(8):
+            done = CliRunner().invoke(app, ["rollback", *there])
+            assert done.exit_code == 0, done.output
+            if "runs least_loaded" in done.stdout:
+                break
+        shown = client.get("/admin/policies/default")
+        assert shown["current"]["specs"] == "least_loaded"
+        assert shown["current"]["promoted"] == []
+
+
+def test_a_rehearsal_says_what_the_swap_does(outcome: RunOutcome) -> None:
+    done = CliRunner().invoke(app, ["rehearse", str(outcome.folder)])
+    assert done.exit_code == 0, done.output
+    assert "The swap does no significant harm" in done.stdout
