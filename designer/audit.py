@@ -14,50 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from designer.audit_pins import as_pinned
 from designer.cheats import BASE, CHEATS, Cheat, knows_seeds_by_heart
+from designer.endurance import Endurance, Ordeal
+from designer.forgeries import FORGERIES
+from designer.layers import UNNAMED, Catch, layer_of
 from designer.ledger import seed_of
+from designer.promote import default_parameters
 from designer.sandbox import Evaluation, Sandbox, Task
 from designer.sealed import tier_of
 from designer.simulator.scenario import Scenario, parse_scenario
 from designer.statistics import PairedEffect, paired_effect
 from designer.subject import Subject, subject_of_source
 from policies.conformance import check_source
+from policies.loader import identity
 
 SLIPPED = "nothing"
 NO_GAIN = "fresh seeds"
 _MARGIN = 0.02
 _NUM_FRESH = 10
-_LAYERS = (
-    ("deadline", "deadline"),
-    ("processor time", "rlimits"),
-    ("memory", "rlimits"),
-    ("MemoryError", "rlimits"),
-    ("InvariantViolation", "invariants"),
-    ("PermissionError", "kernel fence"),
-    ("Operation not permitted", "kernel fence"),
-    ("can't start new thread", "kernel fence"),
-    ("environment", "kernel fence"),
-    ("No such file", "kernel fence"),
-    ("'PATH'", "empty environment"),
-    ("wrong_answer", "guard"),
-    ("exception", "guard"),
-    ("of another form", "result check"),
-    ("without a result", "result check"),
-    ("was killed", "result check"),
-    ("does not parse", "loader"),
-)
-"""What a failure says, and the layer that said it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Catch:
-    """What became of one cheat on one way."""
-
-    layer: str
-    """``nothing`` if it slipped."""
-    detail: str
-    seconds: float
-    """From the start to the objection, wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +46,12 @@ class Finding:
 
     @property
     def slipped(self) -> bool:
-        return SLIPPED in (self.caught.layer, self.without_static.layer)
+        return not {SLIPPED, UNNAMED}.isdisjoint((self.caught.layer, self.without_static.layer))
+
+    @property
+    def moved(self) -> bool:
+        """Another layer caught it than docs/audit.md says; told where the kernel has all of them."""
+        return not as_pinned(self.name, self.caught.layer, self.without_static.layer)
 
 
 def audit_scenario() -> Scenario:
@@ -108,7 +88,7 @@ class Audit:
         scenario: Scenario | None = None,
         *,
         jobs: int = 2,
-        deadline_seconds: float = 30.0,
+        deadline_seconds: float = 10.0,
         cpu_seconds: float = 2.0,
         key: str = "audit",
     ) -> None:
@@ -128,7 +108,16 @@ class Audit:
     def cheats(self) -> tuple[Cheat, ...]:
         """The planted ones, and one that is made for the seeds of this audit."""
         fingerprints = [random.Random(f"{seed}/0/0").random() for seed in self._train]
-        return (*CHEATS, knows_seeds_by_heart(fingerprints))
+        return (*CHEATS, *FORGERIES, knows_seeds_by_heart(fingerprints))
+
+    def endurance(self, hostile: Sequence[Cheat], on_ordeal: Callable[[Ordeal], None] = lambda _: None) -> list[Ordeal]:
+        """What each hostile candidate came to, one after the other."""
+        through = Endurance(self.sandbox, subject_of_source(BASE, "base"), self._train[0])
+        ordeals = []
+        for cheat in hostile:
+            ordeals.append(through.undergo(cheat))
+            on_ordeal(ordeals[-1])
+        return ordeals
 
     def run(self, cheats: Sequence[Cheat], on_finding: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
         """One after the other, so that their times are their own."""
@@ -161,14 +150,16 @@ class Audit:
             yield "static rules", str(violations[0])
         first = self.sandbox.evaluate(subject, seed)
         if first.status == "failed":
-            yield _layer_of(first.reason), first.reason
+            yield layer_of(first.reason), first.reason
             return
         if violated := self.sandbox.check(subject, static=False):
             yield "contract trial", violated[0]
-        apart = self.sandbox.verify(subject, seed, first.decisions)
+        (apart,) = self.sandbox.run([Task(subject, seed, "lockstep", first.decisions, first.score)])
         if apart.status == "failed":
             yield "two processes", apart.reason
             return
+        if apart.policy_hashes != (_identity(subject.parts[0].source),):
+            yield "promotion", "says that it is another policy than these bytes"
         if seen := self.sandbox.foresight(subject, seed):
             yield "altered future", seen
         yield from self._no_gain(subject)
@@ -195,5 +186,6 @@ def _score(evaluation: Evaluation) -> float:
     return evaluation.score
 
 
-def _layer_of(reason: str) -> str:
-    return next((layer for text, layer in _LAYERS if text in reason), "sandbox")
+def _identity(source: str) -> str:
+    """What ``designer promote`` holds a sandbox's report against."""
+    return identity(source.encode(), default_parameters(source))

@@ -40,16 +40,16 @@ _EPERM = 1
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _SYSCALLS = {
     "x86_64": (
-        *(0, 1, 3, 5, 7, 8),  # read write close fstat poll lseek
+        *(0, 1, 3, 5, 8),  # read write close fstat lseek
         *(9, 10, 11, 12, 25, 28),  # mmap mprotect munmap brk mremap madvise
         *(13, 14, 15, 131),  # rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
-        *(17, 19, 20, 271),  # pread64 readv writev ppoll
+        *(17, 19, 20),  # pread64 readv writev
         *(24, 39, 60, 186, 231),  # sched_yield getpid exit gettid exit_group
         *(96, 98, 228),  # gettimeofday getrusage clock_gettime
         *(202, 273, 318, 334),  # futex set_robust_list getrandom rseq
     ),
     "aarch64": (
-        *(63, 64, 57, 80, 73, 62),  # read write close fstat ppoll lseek
+        *(63, 64, 57, 80, 62),  # read write close fstat lseek
         *(222, 226, 215, 214, 216, 233),  # mmap mprotect munmap brk mremap madvise
         *(134, 135, 139, 132),  # rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
         *(67, 65, 66),  # pread64 readv writev

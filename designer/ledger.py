@@ -17,52 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from designer.ledger_schema import APPEND_ONLY, SCHEMA, SCHEMA_VERSION
 from designer.proposers.protocol import Proposal
 from designer.sandbox import Evaluation, Tier
 from designer.subject import Subject, subject_from_json
 
 LEDGER_FILE = "ledger.sqlite"
-SCHEMA_VERSION = 2
 Split = Literal["train", "validation", "sealed", "ablation", "regime", "why"]
 
-_SCHEMA = """
-CREATE TABLE run (
-    run TEXT PRIMARY KEY, at REAL NOT NULL, schema INTEGER NOT NULL, scenario_name TEXT NOT NULL,
-    scenario TEXT NOT NULL, scenario_hash TEXT NOT NULL, settings TEXT NOT NULL, secret TEXT NOT NULL
-);
-CREATE TABLE subjects (
-    digest TEXT PRIMARY KEY, label TEXT NOT NULL, parts TEXT NOT NULL
-);
-CREATE TABLE candidates (
-    arm TEXT NOT NULL, number INTEGER NOT NULL, candidate_hash TEXT NOT NULL REFERENCES subjects (digest),
-    proposer TEXT NOT NULL, parents TEXT NOT NULL, hypothesis TEXT NOT NULL, predicted_effect REAL,
-    change TEXT NOT NULL, program TEXT, generation INTEGER NOT NULL, at REAL NOT NULL,
-    PRIMARY KEY (arm, number)
-);
-CREATE TABLE evaluations (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL REFERENCES subjects (digest),
-    scenario_hash TEXT NOT NULL, split TEXT NOT NULL, seed INTEGER NOT NULL, tier TEXT NOT NULL,
-    status TEXT NOT NULL, score REAL, summary TEXT NOT NULL, decisions TEXT NOT NULL, policy_hashes TEXT NOT NULL,
-    reason TEXT NOT NULL, simulations INTEGER NOT NULL, wall_seconds REAL NOT NULL, at REAL NOT NULL,
-    UNIQUE (digest, scenario_hash, split, seed, tier)
-);
-CREATE TABLE frozen (
-    digest TEXT PRIMARY KEY REFERENCES subjects (digest), comparator TEXT NOT NULL REFERENCES subjects (digest),
-    metric TEXT NOT NULL, margin REAL NOT NULL, alpha REAL NOT NULL, num_seeds INTEGER NOT NULL,
-    max_looks INTEGER NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE results (
-    kind TEXT PRIMARY KEY, content TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, content TEXT NOT NULL, at REAL NOT NULL
-);
-"""
 _EVALUATIONS = (
     "SELECT digest, split, seed, tier, status, score, summary, decisions, policy_hashes, reason, simulations,"
     " wall_seconds FROM evaluations"
 )
-_TABLES = ("run", "subjects", "candidates", "evaluations", "frozen", "results", "events")
 
 
 class LedgerError(Exception):
@@ -292,8 +258,10 @@ class Ledger:
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         try:
             self._db.execute(statement, values)
-        except sqlite3.OperationalError as error:
-            raise LedgerError(f"{self.path}: cannot be written: {error}; is another process writing it?") from None
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: cannot be written: {error}; {_advice(error)}") from None
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -371,6 +339,16 @@ class Ledger:
         return ((at, json.loads(content)) for at, content in rows)
 
 
+def _advice(error: sqlite3.Error) -> str:
+    """What to do about it."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return "is another process writing it?"
+    if "full" in text or "I/O" in text:
+        return "make room on its disk and designer resume the run: what is written is kept"
+    return "what is written before is kept"
+
+
 def _write_first(path: Path, record: RunRecord) -> None:
     """Schema and run in a file of its own: a ledger is there whole, or not at all."""
     row = (
@@ -378,7 +356,7 @@ def _write_first(path: Path, record: RunRecord) -> None:
         *(json.dumps(dict(record.settings)), record.secret),
     )
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.executescript("BEGIN;" + _SCHEMA + "".join(map(_append_only, _TABLES)) + "COMMIT;")
+        db.executescript("BEGIN;" + SCHEMA + APPEND_ONLY + "COMMIT;")
         db.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
@@ -394,11 +372,3 @@ def seed_of(secret: str, split: Split, index: int, salt: str = "") -> int:
     """The n-th seed of a split, 48 bits, of a run's secret; ``salt`` is the frozen hash for the sealed ones."""
     digest = hashlib.blake2b(f"{split}/{salt}/{index}".encode(), key=secret.encode()[:64], digest_size=6).digest()
     return int.from_bytes(digest, "big")
-
-
-def _append_only(table: str) -> str:
-    return "".join(
-        f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} "
-        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;"
-        for verb in ("UPDATE", "DELETE")
-    )

@@ -311,7 +311,9 @@ class Sandbox:
                 policy.begin({**hosting, "work": "host"}, [theirs.fileno()])
                 simulation.begin(job, [ours.fileno()])
             answer, hosted = simulation.finish(), policy.finish()
-        return {**answer, "error": hosted["error"]} if "error" in hosted and "error" in answer else answer
+        if "error" in hosted and ("error" in answer or answer["result"].get("summary", {}).get("num_policy_failures")):
+            return {"error": hosted["error"], "wall_seconds": answer.get("wall_seconds", 0.0)}
+        return answer
 
     def _job(self, work: str, task: Task) -> dict[str, Any]:
         scenario, subject = self._scenario, task.subject.to_json()

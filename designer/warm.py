@@ -24,6 +24,8 @@ from designer.confinement import Limits, adopt_orphans, bury_orphans, confine
 from designer.wire import WireError, receive, send
 
 _MAX_RESULT = 16 << 20
+_SPENT = 0.5
+"""Share of its processor time, as counted by ticks, from which on a killed child is taken to have used it up."""
 Job = Mapping[str, Any]
 Fence = Callable[[], tuple[str, ...]]
 """A job calls it, once, when its trusted preparation is over and before any code of a candidate is run."""
@@ -69,9 +71,12 @@ def _in_child(work: Work, job: Job, fds: list[int], sock: socket.socket) -> dict
     finally:
         os.close(reading)
         _kill_group(pid)
-        _, status = os.waitpid(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         bury_orphans()
-    return {**_judge(data, ended, status, job), "wall_seconds": time.monotonic() - started}
+    return {
+        **_judge(data, ended, status, usage.ru_utime + usage.ru_stime, job),
+        "wall_seconds": time.monotonic() - started,
+    }
 
 
 def _collect(reading: int, sock: socket.socket, deadline: float) -> tuple[bytes, bool]:
@@ -98,20 +103,21 @@ def _kill_group(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _judge(data: bytes, ended: bool, status: int, job: Job) -> dict[str, Any]:
+def _judge(data: bytes, ended: bool, status: int, cpu: float, job: Job) -> dict[str, Any]:
     if not ended:
         return {"error": f"ran past its deadline of {job['deadline_seconds']:g} s and was killed"}
     try:
         answer = json.loads(data)
     except (ValueError, RecursionError):
-        return {"error": _death(status)}
+        return {"error": _death(status, spent=cpu >= _SPENT * job["limits"]["cpu_seconds"])}
     if isinstance(answer, dict) and answer.keys() <= {"result", "error", "layers"}:
         return answer
     return {"error": "gave a result of another form"}
 
 
-def _death(status: int) -> str:
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+def _death(status: int, *, spent: bool) -> str:
+    """``spent``: all its processor time, so that who does not hear SIGXCPU was killed a second later."""
+    if os.WIFSIGNALED(status) and (spent or os.WTERMSIG(status) == signal.SIGXCPU):
         return "used up its processor time"
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"

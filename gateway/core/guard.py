@@ -19,6 +19,7 @@ FailureReason = Literal["exception", "wrong_answer", "overrun", "interrupted"]
 SortKey = tuple[Any, ...]
 FIRST_COME: SortKey = ()
 """Before every key of a policy: a request whose key fails is not made to wait for it."""
+_CLASS_NAME = type.__dict__["__name__"]
 _MAX_KEY_ITEMS = 16
 _MAX_KEY_DEPTH = 2
 _MAX_KEY_TEXT = 1024
@@ -248,11 +249,16 @@ def _replicas(answer: Any, known: tuple[str, ...]) -> dict[str, int] | None:
 def _one_line(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 its __str__ is the policy's as well
+    except BaseException:  # noqa: BLE001 its __str__ is the policy's as well, and may raise anything
         text = "(no text)"
-    whole = f"{type(error).__name__}: {text}"[:300]
+    whole = f"{_kind(error)}: {text}"[:300]
     return whole.encode("utf-8", "replace").decode()  # half a surrogate pair would spoil every log and answer
 
 
 def _shown(answer: object) -> str:
-    return f"a {type(answer).__name__}"
+    return f"a {_kind(answer)}"
+
+
+def _kind(thing: object) -> str:
+    """The name of its class, whatever a metaclass of the policy's says that it is."""
+    return str(_CLASS_NAME.__get__(type(thing)))

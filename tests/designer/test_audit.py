@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from designer.audit import NO_GAIN, SLIPPED, Audit
+from designer.audit import NO_GAIN, SLIPPED, Audit, Finding
 from designer.cheats import BASE, CHEATS, Cheat
+from designer.forgeries import FORGERIES
+from designer.hostile import HOSTILE
+from designer.layers import UNNAMED, Catch
 from policies.conformance import check_source
 
 ON_THIS_LAYER = [
@@ -16,8 +19,12 @@ ON_THIS_LAYER = [
     ("duplicates", "invariants"),
     ("writes a file", "kernel fence"),
     ("starts a program", "kernel fence"),
-    ("endless in C", "rlimits"),
-    ("100 GB", "rlimits"),
+    ("well-formed result", "two processes"),
+    ("result by frames", "two processes"),
+    ("result by ctypes", "two processes"),
+    ("score under an honest digest", "two processes"),
+    ("no invariants", "two processes"),
+    ("another's identity", "promotion"),
     ("patches the score", "two processes"),
     ("forges its result", "result check"),
     ("changes the workers", "contract trial"),
@@ -45,6 +52,7 @@ def test_a_cheat_is_caught_without_the_static_rules_too(audit: Audit, name: str,
     assert not finding.slipped
     assert finding.without_static.layer == layer, finding.without_static.detail
     assert finding.caught.layer in ("static rules", layer)
+    assert not finding.moved
 
 
 def test_what_is_better_for_what_it_does_slips(audit: Audit) -> None:
@@ -57,8 +65,19 @@ def test_what_is_better_for_what_it_does_slips(audit: Audit) -> None:
     assert finding.caught.layer == SLIPPED
 
 
+def test_what_another_layer_caught_has_moved() -> None:
+    caught, behind = Catch("static rules", "", 0.0), Catch("two processes", "", 0.0)
+    assert not Finding("gc walk", "", caught, behind).moved
+    assert Finding("gc walk", "", caught, Catch("guard", "", 0.0)).moved
+    assert Finding("gc walk", "", behind, behind).moved
+    assert Finding("a cheat that nobody wrote down", "", caught, behind).moved
+    assert Finding("gc walk", "", caught, Catch(UNNAMED, "", 0.0)).slipped
+
+
 def test_cheats_have_names_of_their_own_and_most_break_a_static_rule() -> None:
-    assert len({cheat.name for cheat in CHEATS}) == len(CHEATS) > 40
-    refused = [cheat for cheat in CHEATS if check_source(cheat.source)]
-    assert len(refused) > 0.8 * len(CHEATS)
+    cheats = [*CHEATS, *FORGERIES, *HOSTILE]
+    assert len({cheat.name for cheat in cheats}) == len(cheats) > 90
+    refused = [cheat for cheat in cheats if check_source(cheat.source)]
+    assert len(refused) > 0.8 * len(cheats)
+    assert all(check_source(cheat.source) for cheat in FORGERIES)
     assert check_source(BASE) == []

@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,23 +52,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert ledger.evaluation(SUBJECT.digest, "train", 7, "lockstep") is None
         assert [e.seed for e in ledger.evaluations("train")] == [7]
         assert list(ledger.evaluations("sealed")) == []
-
-
-@pytest.mark.parametrize("table", ["run", "subjects", "candidates", "evaluations", "frozen", "results", "events"])
-def test_nothing_can_be_changed_or_deleted(tmp_path: Path, table: str) -> None:
-    with make(tmp_path) as ledger:
-        proposal = Proposal(SUBJECT.parts[0].source, "because.", None)
-        ledger.add_candidate(CandidateRecord("search", 0, proposal, "evolve", 0))
-        ledger.add_evaluation("train", "cafe", scored())
-        ledger.freeze(FrozenRecord(SUBJECT.digest, OTHER.digest, "mean", 0.02, 0.01, 64, 2))
-        ledger.add_result("verdict", {"verdict": "better"})
-        ledger.add_event("started", {})
-    db = sqlite3.connect(tmp_path / LEDGER_FILE)
-    column = db.execute(f"SELECT name FROM pragma_table_info('{table}') LIMIT 1").fetchone()[0]
-    for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            db.execute(statement)
-    db.close()
 
 
 def test_altered_bytes_are_found_out(tmp_path: Path) -> None:
@@ -155,3 +140,50 @@ def test_a_second_writer_is_told_so(tmp_path: Path) -> None:
         other.close()
         ledger.add_event("started", {})
         assert len(list(ledger.events("started"))) == 1
+
+
+def test_a_ledger_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    """One that a later version wrote: it is not read as if it were ours, and not changed."""
+    with make(tmp_path) as ledger:
+        path = ledger.path
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("DROP TRIGGER run_UPDATE")
+    db.execute("UPDATE run SET schema = 99")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"of schema \[99\], not \d+; use the version that wrote it"):
+        Ledger.open(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> None:
+    """The size of files is limited from within: what SQLite is told is what it is told by a full disk."""
+    program = """
+import resource, signal, sys
+from pathlib import Path
+from designer.ledger import Ledger, LedgerError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+with Ledger.open(folder) as ledger:
+    size = (folder / "ledger.sqlite-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40_000, size + 40_000))
+    written = 0
+    try:
+        while written < 1000:
+            ledger.add_event("started", {"number": written, "text": "x" * 2000})
+            written += 1
+    except LedgerError as error:
+        print(written, error)
+"""
+    make(tmp_path).__exit__(None, None, None)
+    with Ledger.open(tmp_path) as ledger:
+        ledger.add_event("started", {"number": -1})
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    written, _, said = done.stdout.strip().partition(" ")
+    assert "make room on its disk" in said, done.stderr
+    with Ledger.open(tmp_path) as ledger:
+        numbers = [content["number"] for _, content in ledger.events("started")]
+        assert numbers == list(range(-1, int(written)))
+        ledger.add_event("started", {"number": int(written)})
