@@ -19,21 +19,21 @@ from designer.arm import Arm, Progress
 from designer.certificate import REGIMES, certify
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.executor import Executor, LocalExecutor, Runner
+from designer.finalists import subject_of, verified
+from designer.going_on import going_on
 from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
 from designer.offered import left_out
 from designer.proposers.llm.proposer import LlmProposer
-from designer.proposers.protocol import Outcome, Proposer, log_ratio
+from designer.proposers.protocol import Proposer, log_ratio
 from designer.proposers.roster import CONTROLS, PROPOSERS, Brief, TargetError, parse_target
 from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
 from designer.simulator.scenario import Scenario
-from designer.subject import Subject, subject_of_source, subject_of_specs
+from designer.subject import Subject, subject_of_specs
 from designer.targets import BASELINES, REFERENCES
 
 _VALIDATED_BASELINES = 2
-_VERIFIED_SEEDS = 2
-"""Train seeds on which a finalist's decisions are compared between the two tiers."""
 
 
 class SearchError(Exception):
@@ -168,6 +168,10 @@ class Search:
         Raises:
             SearchError, LedgerError, SandboxError, ExecutorError, PolicyLoadError: it cannot be done.
         """
+        with going_on(self._ledger.path.parent):
+            return self._to_the_verdict()
+
+    def _to_the_verdict(self) -> RunOutcome:
         started = time.monotonic()
         with self._executor.at(self._scenario, self._settings.deadline_seconds) as runner, self._own(runner) as sandbox:
             self._announce(sandbox)
@@ -279,9 +283,9 @@ class Search:
         reference = baselines[self._settings.baselines[0]]
         bar = min(log_ratio(scores, reference) for scores in baselines.values())
         best = self.arms["search"].finalists(self._settings.protocol.finalists, bar)
-        finalists = self._verified(best, sandbox, evaluator)
+        finalists = verified(best, self._ledger, sandbox, evaluator, self._watcher.say)
         controls = {
-            name: replace(_subject(outcome), label=f"{text} {outcome.proposal.candidate_hash[:12]}")
+            name: replace(subject_of(outcome), label=f"{text} {outcome.proposal.candidate_hash[:12]}")
             for name, text in CONTROLS.items()
             if name in self.arms
             for outcome in self.arms[name].finalists(1)
@@ -322,7 +326,7 @@ class Search:
             ledger.add_result("certificate", content)
 
     def _program(self, winner: Subject) -> Mapping[str, Any] | None:
-        found = (o.proposal for o in self.arms["search"].history.outcomes if _subject(o).digest == winner.digest)
+        found = (o.proposal for o in self.arms["search"].history.outcomes if subject_of(o).digest == winner.digest)
         return next((proposal.program for proposal in found), None)
 
     def _shown_beside(self, comparator: str) -> list[str]:
@@ -333,41 +337,6 @@ class Search:
         reference = baselines[self._settings.baselines[0]]
         ranked = sorted(baselines, key=lambda text: log_ratio(baselines[text], reference))
         return [subject_of_specs(text) for text in ranked[:_VALIDATED_BASELINES]]
-
-    def _verified(self, outcomes: Sequence[Outcome], sandbox: Sandbox, evaluator: Evaluator) -> list[Subject]:
-        """Those that keep the whole contract, decide alike in both tiers, and by nothing that is still to come.
-
-        What was found is in the ledger, and not asked again when a run goes on: a second trial could end otherwise.
-        """
-        good: list[Subject] = []
-        known = {content["digest"]: str(content["problem"]) for _, content in self._ledger.events("finalist")}
-        for outcome in outcomes:
-            subject = _subject(outcome)
-            problem = known.get(subject.digest)
-            if problem is None:
-                problem = self._problem(outcome, sandbox, evaluator)
-                self._ledger.add_event("finalist", {"digest": subject.digest, "problem": problem})
-            if problem:
-                self._watcher.say(f"{subject.label} is out: {problem}")
-            else:
-                good.append(subject)
-        return good
-
-    def _problem(self, outcome: Outcome, sandbox: Sandbox, evaluator: Evaluator) -> str:
-        subject = _subject(outcome)
-        return (
-            next(iter(sandbox.check(subject)), "")
-            or self._differs(outcome, evaluator)
-            or sandbox.foresight(subject, min(outcome.scores))
-        )
-
-    def _differs(self, outcome: Outcome, evaluator: Evaluator) -> str:
-        subject = _subject(outcome)
-        seeds = sorted(outcome.scores)[:_VERIFIED_SEEDS]
-        first = evaluator.run("train", [Job(subject, seed) for seed in seeds])
-        jobs = [Job(subject, r.seed, "lockstep", r.decisions, r.score) for r in first]
-        failed = [record.reason for record in evaluator.run("train", jobs) if record.status == "failed"]
-        return failed[0] if failed else ""
 
     def _conclude(self, verdict: Verdict, wall: float) -> RunOutcome:
         frozen = self._ledger.frozen()
@@ -389,10 +358,6 @@ class Search:
             every[record.split] += record.simulations
         others = every.pop("train") - sum(spent.values())
         return {**spent, "baselines and checks": max(0, others), **every}
-
-
-def _subject(outcome: Outcome) -> Subject:
-    return subject_of_source(outcome.proposal.source, f"candidate-{outcome.proposal.candidate_hash[:12]}")
 
 
 PROPOSER_NAMES = (*PROPOSERS, "llm")
