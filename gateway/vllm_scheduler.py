@@ -112,7 +112,8 @@ class PolicyScheduler(AsyncScheduler):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         loaded = load_batch_policy(self.vllm_config.additional_config.get(OPTION))
         self._guard = BatchGuard(loaded.policy)  # type: ignore[arg-type]
-        self._most_tokens = int(self.scheduler_config.max_num_scheduled_tokens or self.scheduler_config.max_num_batched_tokens)
+        flags = self.scheduler_config
+        self._most_tokens = int(flags.max_num_scheduled_tokens or flags.max_num_batched_tokens)
         self._engine = EngineView(self, self._most_tokens)
         self._members: object = None
         self._prefill_budget = self._most_tokens
