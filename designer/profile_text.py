@@ -48,7 +48,8 @@ def profile_toml(
     lines = [f"description = {json.dumps(profile.description)}", "", "[sources]"]
     lines += [f"{key} = {json.dumps(text)}" for key, text in sources.items()]
     lines += ["", "[engine]"]
-    lines += [line(f.name, f.name, _value(getattr(engine, f.name))) for f in fields(engine)]
+    told = [f.name for f in fields(engine) if f.repr]  # what has none is a counterfactual, which no server has
+    lines += [line(name, name, _value(getattr(engine, name))) for name in told]
     lines += ["", "[step]"]
     lines += [line(key, field, _decimal(getattr(profile, field), key)) for field, key in STEP_KEYS.items()]
     return "\n".join(lines) + "\n"
