@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,10 @@ from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import Sampler
 from designer.proposers.vocabulary import QUANTITIES
 
-_FRESH_FIRST = 12
+_FRESH_FIRST = 6
 """Candidates, for each part, that are samples as often as anything else."""
-_TUNING = 0.45
-_TUNING_SELDOM = 0.15
+_TUNING = 0.65
+_TUNING_SELDOM = 0.3
 """At first, and when nothing has come of the latest candidates: then another structure is needed."""
 _LATELY = 12
 _PROGRESS = 0.004
@@ -43,7 +44,9 @@ _AGAIN = 0.25
 """A child of a mutation is mutated once more so often."""
 _PART_AFRESH = 0.35
 _TUNED = 3
-"""The best so many structures have their constants tuned."""
+"""So many of the most promising structures have their constants tuned."""
+_HOPE = 0.6
+"""Log-ratio by which a structure may be better than it looks after one try; shared out over its tries."""
 _ELITE = 6
 _TRIES = 40
 _DRAWS = 3
@@ -102,7 +105,7 @@ class JointProposer:
         if number < len(rules):
             return _proposal(rules[number], "starts from known rules", history)
         if number >= _DRAWS * len(rules):
-            step = _step(known, _leaders(known)[: len(rules)], history, rng, count=len(rules))
+            step = _step(known, _leaders(known), history, rng)
             if step is not None:
                 return step
         mixed = Joint(tuple((name, rng.choice(PARTS[name].rules)[1]) for name in self._parts))
@@ -121,7 +124,7 @@ class JointProposer:
         leaders = _leaders(known)
         early = number < _FRESH_FIRST * len(self._parts)
         if sampler.rng.random() < (_TUNING_SELDOM if early or _stalls(known) else _TUNING):
-            step = _step(known, leaders, history, sampler.rng, count=_TUNED)
+            step = _step(known, leaders, history, sampler.rng)
             if step is not None:
                 return step
         taken = {self._behaviour(one) for one in known}
@@ -206,13 +209,14 @@ def _drawn(leaders: Sequence[_Known], rng: random.Random) -> _Known:
     return leaders[min(rng.randrange(elite) for _ in range(2))]
 
 
-def _step(
-    known: Sequence[_Known], leaders: Sequence[_Known], history: History, rng: random.Random, *, count: int
-) -> Proposal | None:
-    """A step of a line search on one of the best structures, on the very best most often."""
+def _step(known: Sequence[_Known], leaders: Sequence[_Known], history: History, rng: random.Random) -> Proposal | None:
+    """A step of a line search on a structure that is good, or may be: few values of its constants were tried."""
     pairs = [(one.program, one.effect) for one in known]
-    for leader in sorted(leaders[:count], key=lambda one: (rng.random() < 0.4, _effect(one))):
-        together = JOINT.shaken(leader.program, rng) if rng.random() < 0.15 else None
+    tried = Counter(JOINT.skeleton(one.program) for one in known)
+    hopes = {one.candidate_hash: _effect(one) - _HOPE / tried[JOINT.skeleton(one.program)] for one in leaders}
+    promising = sorted(leaders, key=lambda one: hopes[one.candidate_hash])[:_TUNED]
+    for leader in sorted(promising, key=lambda one: (rng.random() < 0.3, hopes[one.candidate_hash])):
+        together = JOINT.shaken(leader.program, rng) if rng.random() < 0.1 else None
         step = together or JOINT.tuned(leader.program, pairs, rng)
         if step is not None and all(step != program for program, _ in pairs):
             change = "moves all constants a little" if together else "tunes a constant"

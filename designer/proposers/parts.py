@@ -215,5 +215,5 @@ PARTS: Mapping[PartName, PartKind] = {
         from_json=batching.from_json,
     ),
 }
-JOINT: Space[Joint] = Space(_kinds(), _constants, _replaced)
-"""Line search over the constants of all parts."""
+JOINT: Space[Joint] = Space(_kinds(), _constants, _replaced, frozenset(s.carried for s in scaling.SIGNALS.values()))
+"""Line search over the constants of all parts; what a replica carries decides most, and so comes first."""

@@ -9,7 +9,7 @@ scored like any other). Scales are the constants' own: relative steps where a co
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +35,8 @@ class Space(Generic[_P]):
     """By any key that is the same in programs of one structure."""
     replaced: Callable[[_P, Mapping[Any, Const]], _P | None]
     """None: the program would break a rule."""
+    first: Set[str] = frozenset()
+    """Kinds of constants that matter most: their lines are searched before all others."""
 
     def tuned(self, best: _P, known: Sequence[tuple[_P, float | None]], rng: random.Random) -> _P | None:
         """The next point of a line search from ``best``; None when every constant of it is settled.
@@ -46,6 +48,7 @@ class Space(Generic[_P]):
         relatives = [(program, effect) for program, effect in known if self.skeleton(program) == shape]
         keys = list(self.constants(best))
         rng.shuffle(keys)
+        keys.sort(key=lambda key: self.constants(best)[key].kind not in self.first)
         for key in keys:
             position = _next_position(self._line(best, key, relatives), self._position(best, key), rng)
             if position is not None:
