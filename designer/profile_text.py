@@ -48,8 +48,8 @@ def profile_toml(
     lines = [f"description = {json.dumps(profile.description)}", "", "[sources]"]
     lines += [f"{key} = {json.dumps(text)}" for key, text in sources.items()]
     lines += ["", "[engine]"]
-    told = [f.name for f in fields(engine) if f.repr]  # what has none is a counterfactual, which no server has
-    lines += [line(name, name, _value(getattr(engine, name))) for name in told]
+    names = [f.name for f in fields(engine) if f.repr]  # what has none is a counterfactual, which no server has
+    lines += [line(name, name, _value(getattr(engine, name))) for name in names]
     lines += ["", "[step]"]
     lines += [line(key, field, _decimal(getattr(profile, field), key)) for field, key in STEP_KEYS.items()]
     return "\n".join(lines) + "\n"
