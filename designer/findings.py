@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
+from designer.proposers.llm.account import Account, Row, account, conversation
 from designer.proposers.protocol import History, Outcome, log_ratio
-from designer.readonly_sql import open_readonly
 from designer.replay_evidence import judged, pairs_in
 from designer.subject import subject_of_source
 from designer.why import stored
@@ -29,17 +28,6 @@ class Entry:
     outcome: Outcome
     observed_effect: float | None
     """Estimated ratio of the metric to the reference's, on train seeds; None: it failed or was never scored."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoleCost:
-    """What the conversations of one role with a model came to."""
-
-    role: str
-    replies: int
-    prompt_tokens: int
-    completion_tokens: int
-    dollars: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +58,12 @@ class Findings:
     """What was found out besides, by kind: ablation, certificate, why."""
     replays: Mapping[str, Any] | None = None
     """What all replays of the winner through the real gateway say together; None: there was none."""
-    roles: tuple[RoleCost, ...] = ()
+    account: Account | None = None
+    """What models cost; None: none was asked."""
+    said: tuple[Row, ...] = ()
+    """What they said, in order."""
+    builds: Mapping[str, str] = field(default_factory=dict)
+    """Versions by name; several if the run went on under another."""
 
     @property
     def selection_bias(self) -> float | None:
@@ -124,7 +117,9 @@ def read_findings(ledger: Ledger) -> Findings:
         folder=ledger.path.parent,
         results=_results(ledger),
         replays=judged(list(pairs_in(ledger))),
-        roles=tuple(_roles(ledger)),
+        account=spending if (spending := account(ledger)).roles else None,
+        said=tuple(conversation(ledger)),
+        builds=_builds([content.get("build", {}) for _, content in ledger.events("started")]),
     )
 
 
@@ -134,16 +129,9 @@ def _results(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
     return {kind: content for kind, content in found.items() if content is not None}
 
 
-def _roles(ledger: Ledger) -> Iterator[RoleCost]:
-    """Empty where no model was asked."""
-    with contextlib.closing(open_readonly(ledger.path)) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'llm_messages'").fetchone():
-            return
-        rows = db.execute(
-            "SELECT a.role, count(m.reply), sum(m.prompt_tokens), sum(m.completion_tokens), sum(m.dollars)"
-            " FROM llm_messages m JOIN llm_attempts a USING (conversation, turn, attempt) GROUP BY a.role ORDER BY 1"
-        )
-        yield from (RoleCost(*row) for row in rows.fetchall())
+def _builds(starts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    names = dict.fromkeys(name for start in starts for name in start)
+    return {name: ", then ".join(dict.fromkeys(start[name] for start in starts if name in start)) for name in names}
 
 
 def _reference_digest(ledger: Ledger, run: RunRecord) -> str:

@@ -13,6 +13,6 @@ def note(text: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """``head`` may be empty texts: then there is none."""
-    heading = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    heading = "".join(f"<th scope='col'>{html.escape(cell)}</th>" for cell in head)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table>{f'<tr>{heading}</tr>' if any(head) else ''}{lines}</table>"

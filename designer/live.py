@@ -6,6 +6,7 @@ answered, so that no other site can have a browser read it.
 
 from __future__ import annotations
 
+import asyncio
 import html
 import sqlite3
 from collections.abc import Container, Mapping
@@ -19,9 +20,10 @@ from designer.findings import read_findings
 from designer.ledger import LEDGER_FILE, Ledger, LedgerError
 from designer.readonly_sql import QueryError
 from designer.report import to_html, verdict_line
-from designer.report_page import STYLE
+from designer.report_style import STYLE, VIEWPORT
 
 REFRESH_SECONDS = 5
+_Stamp = tuple[tuple[int, int], ...]
 _UNREADABLE = (LedgerError, QueryError, OSError, sqlite3.Error, ValueError, KeyError)
 """What a ledger that is damaged, or of another version, ends in when it is read."""
 HEADERS: Mapping[str, str] = {
@@ -43,8 +45,9 @@ def application(place: Path, hosts: Container[str]) -> web.Application:
         hosts: the values of ``Host`` that are answered.
     """
     app = web.Application(middlewares=[_guarded(hosts)])
-    app.router.add_get("/", _Runs(place).index, allow_head=False)
-    app.router.add_get("/runs/{name}", _Runs(place).report, allow_head=False)
+    runs = _Runs(place)
+    app.router.add_get("/", runs.index, allow_head=False)
+    app.router.add_get("/runs/{name}", runs.report, allow_head=False)
     return app
 
 
@@ -68,7 +71,7 @@ def _guarded(hosts: Container[str]) -> Middleware:
 def _unreadable(error: Exception) -> web.Response:
     """A run that is there and cannot be shown: being written at this moment, of another version, or damaged."""
     said = html.escape(str(error) if isinstance(error, LedgerError | QueryError) else f"cannot be read: {error}")
-    head = f"<meta charset='utf-8'><title>Ranvier: a run that cannot be read</title><style>{STYLE}</style>"
+    head = f"<meta charset='utf-8'>{VIEWPORT}<title>Ranvier: a run that cannot be read</title><style>{STYLE}</style>"
     body = f"<h1>This run cannot be read</h1><p>{said}</p><p><a href='/'>All runs</a></p>"
     answer = _page(f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>")
     answer.set_status(503)
@@ -77,8 +80,12 @@ def _unreadable(error: Exception) -> web.Response:
 
 
 class _Runs:
+    """The pages, each made anew only when its ledger has grown."""
+
     def __init__(self, place: Path) -> None:
         self._place = place
+        self._made: dict[tuple[Path, bool], tuple[_Stamp, str]] = {}
+        self._lines: dict[Path, tuple[_Stamp, str]] = {}
 
     def folders(self) -> dict[str, Path]:
         """By name, latest first. What was not listed is not served."""
@@ -90,32 +97,60 @@ class _Runs:
     async def index(self, request: web.Request) -> web.Response:
         folders = self.folders()
         if len(folders) == 1:
-            return self._report(next(iter(folders.values())))
-        lines = [self._line(name, folder) for name, folder in folders.items()]
+            return await self._report(*next(iter(folders.items())), request)
+        lines = [await asyncio.to_thread(self._line, name, folder) for name, folder in folders.items()]
         again = f"<meta http-equiv='refresh' content='{REFRESH_SECONDS}'>"
-        body = f"<h1>Ranvier: runs</h1><table>{''.join(lines) or '<tr><td>No run yet.</td></tr>'}</table>"
-        head = f"<meta charset='utf-8'>{again}<title>Ranvier: runs</title><style>{STYLE}</style>"
+        rows = "".join(lines) or "<tr><td>No run yet.</td></tr>"
+        body = (
+            f"<h1>Ranvier: runs</h1><table><tr><th scope='col'>run</th><th scope='col'>outcome</th></tr>{rows}</table>"
+        )
+        head = f"<meta charset='utf-8'>{VIEWPORT}{again}<title>Ranvier: runs</title><style>{STYLE}</style>"
         return _page(f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>")
 
     def _line(self, name: str, folder: Path) -> str:
         try:
-            with Ledger.open(folder) as ledger:
-                said = verdict_line(read_findings(ledger))
+            stamp, known = _stamp(folder), self._lines.get(folder)
+            if known is not None and known[0] == stamp:
+                said = known[1]
+            else:
+                with Ledger.open(folder) as ledger:
+                    said = verdict_line(read_findings(ledger))
+                self._lines[folder] = (stamp, said)
         except _UNREADABLE as error:
             said = f"cannot be read: {error}"
         link = f"<a href='/runs/{quote(name, safe='')}'>{html.escape(name)}</a>"
         return f"<tr><td>{link}</td><td class='text'>{html.escape(said)}</td></tr>"
 
     async def report(self, request: web.Request) -> web.Response:
-        folder = self.folders().get(request.match_info["name"])
+        name = request.match_info["name"]
+        folder = self.folders().get(name)
         if folder is None:
             raise web.HTTPNotFound
-        return self._report(folder)
+        return await self._report(name, folder, request)
 
-    def _report(self, folder: Path) -> web.Response:
+    async def _report(self, name: str, folder: Path, request: web.Request) -> web.Response:
+        """In a thread of its own: other pages are answered meanwhile."""
+        return _page(await asyncio.to_thread(self._text, name, folder, "still" in request.query))
+
+    def _text(self, name: str, folder: Path, still: bool) -> str:
+        stamp, known = _stamp(folder), self._made.get((folder, still))
+        if known is not None and known[0] == stamp:
+            return known[1]
         with Ledger.open(folder) as ledger:
             findings = read_findings(ledger)
-        return _page(to_html(findings, REFRESH_SECONDS if findings.verdict is None else 0))
+        here, goes_on = f"/runs/{quote(name, safe='')}", findings.verdict is None
+        links = [("All runs", "/")]
+        if goes_on:
+            links.append(("Reload by itself", here) if still else ("Hold still", f"{here}?still"))
+        text = to_html(findings, REFRESH_SECONDS if goes_on and not still else 0, links)
+        self._made[(folder, still)] = (stamp, text)
+        return text
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Changes with every write to the ledger."""
+    files = (folder / f"{LEDGER_FILE}{end}" for end in ("", "-wal"))
+    return tuple((found.st_mtime_ns, found.st_size) for file in files if file.exists() and (found := file.stat()))
 
 
 def _page(text: str) -> web.Response:

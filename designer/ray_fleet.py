@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from designer.batches import Batch
+from designer.build import build
 from designer.executor import ExecutorError, Place, Placement
-from designer.ray_node import Node, build, task_to_json
+from designer.ray_node import Node, task_to_json
 
 _START_SECONDS = 120.0
 _OBJECT_STORE_BYTES = 100 << 20

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from designer.claim import not_compared
 from designer.findings import ARMS, Findings
-from designer.report_page import NAMES, interval, page, sealed_rows
+from designer.report_page import page, sealed_rows
+from designer.report_summary import NAMES, interval
 
 
 def verdict_line(findings: Findings) -> str:
@@ -86,15 +88,16 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "simulations": dict(findings.simulations),
         "results": dict(findings.results),
         "replays": findings.replays,
-        "roles": [asdict(role) for role in findings.roles],
+        "roles": [asdict(role) for role in findings.account.roles.values()] if findings.account else [],
+        "builds": dict(findings.builds),
         "wall_seconds": findings.wall_seconds,
         "layers": list(findings.layers),
     }
 
 
-def to_html(findings: Findings, refresh_seconds: int = 0) -> str:
+def to_html(findings: Findings, refresh_seconds: int = 0, links: Sequence[tuple[str, str]] = ()) -> str:
     """One page that needs nothing else; see ``designer.report_page``."""
-    return page(findings, verdict_line(findings), _facts(findings), refresh_seconds)
+    return page(findings, verdict_line(findings), _facts(findings), refresh_seconds, links)
 
 
 def write_html(findings: Findings, path: Path) -> None:

@@ -14,53 +14,59 @@ from itertools import pairwise
 from typing import Any
 
 from designer import svg
-from designer.claim import shortcomings
 from designer.findings import ARMS, Entry, Findings
 from designer.gates_page import gate_sections
 from designer.html_parts import note, table
-from designer.replay_evidence import contradiction_in
-from designer.swap_in import RESULT, harm_in
+from designer.report_conversation import conversation_sections
+from designer.report_origin import origin_section
+from designer.report_style import STYLE, VIEWPORT
+from designer.report_summary import NAMES, docstring, in_short, interval
+from designer.swap_in import RESULT
 from designer.why_page import why_sections
 
 COLOURS = {"search": "#2a6db5", "control": "#b5482a", "tuned": "#5f8a3a"}
-NAMES = {"search": "search", "control": "random control", "tuned": "tuned baselines"}
 _MOST_SHOWN = 15
 _MOST_DIFFS = 12
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-top:1px solid #ddd;padding-top:1rem}"
-    "table{border-collapse:collapse;margin:.8rem 0}td,th{padding:.25rem .8rem .25rem 0;text-align:left;"
-    "vertical-align:top;border-bottom:1px solid #e4e4e4}th{font-weight:600;color:#555}"
-    "pre{background:#f6f6f6;padding:1rem;overflow:auto;font-size:13px;line-height:1.4}"
-    ".verdict{font-size:1.15rem;padding:.8rem 1rem;background:#eef4fb;border-left:4px solid #2a6db5}"
-    ".verdict.no{background:#faf3ec;border-color:#b5482a}.note{color:#666;font-size:13px}li{margin:.3rem 0}"
-    "svg{width:100%;max-width:46rem;height:auto;display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif;"
-    "fill:#444}svg .grid{stroke:#eee}svg .level{stroke:#999;stroke-dasharray:4 4}svg .cell{fill:#222}"
-    "details{margin:.4rem 0}summary{cursor:pointer}.add{color:#1b6e2d}.del{color:#b00020}"
-)
 
 
-def page(findings: Findings, verdict: str, facts: Sequence[tuple[str, str]], refresh_seconds: int = 0) -> str:
+def page(
+    findings: Findings,
+    verdict: str,
+    facts: Sequence[tuple[str, str]],
+    refresh_seconds: int = 0,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
     """The whole page.
 
     Args:
         verdict: the outcome in one sentence.
         facts: name and text, for the table of figures.
         refresh_seconds: the browser is to ask again after so long; 0: never.
+        links: text and address, above the title; none in a file.
     """
     title = f"Ranvier: run {html.escape(findings.run.run)}"
     again = f"<meta http-equiv='refresh' content='{refresh_seconds}'>" if refresh_seconds else ""
-    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'>{again}<title>{title}</title>"
+    head = f"<meta charset='utf-8'>{VIEWPORT}{again}<title>{title}</title>"
+    anchors = "".join(f"<a href='{html.escape(to, quote=True)}'>{html.escape(text)}</a>" for text, to in links)
+    nav = f"<nav>{anchors}</nav>" if links else ""
     kind = "verdict" if findings.verdict in (None, "better") else "verdict no"
-    body = f"<h1>{title}</h1><p class='{kind}'>{html.escape(verdict)}</p>" + "".join(_sections(findings, facts))
+    body = f"{nav}<h1>{title}</h1><p class='{kind}'>{html.escape(verdict)}</p>" + "".join(
+        map(_plots, _sections(findings, facts))
+    )
     return f"<!doctype html><html lang='en'><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>"
 
 
+def _plots(section: str) -> str:
+    """Plots scroll by themselves where the screen is narrower than they can be read on."""
+    return section.replace("<svg ", "<div class='plot'><svg ").replace("</svg>", "</svg></div>")
+
+
 def _sections(findings: Findings, facts: Sequence[tuple[str, str]]) -> Iterator[str]:
-    yield _in_short(findings)
+    yield in_short(findings)
     yield from _policy(findings)
     yield from _sealed(findings)
     yield _best_so_far(findings)
+    yield from _latest(findings)
     yield from why_sections(findings.results.get("why"))
     yield from _ablation(findings)
     yield from _regimes(findings)
@@ -68,104 +74,10 @@ def _sections(findings: Findings, facts: Sequence[tuple[str, str]]) -> Iterator[
     yield from _validation(findings)
     yield from _lineage(findings)
     yield from _hypotheses(findings)
-    yield f"<h2>Cost and figures</h2>{table(('', ''), facts)}{_roles(findings)}"
     yield from _failures(findings)
-
-
-# -- in five minutes ------------------------------------------------------------------------------------------------
-
-
-def _in_short(findings: Findings) -> str:
-    points = [
-        *_what_it_does(findings),
-        *_how_sure(findings),
-        *_short_of(findings),
-        *_beside_it(findings),
-        *_where_worst(findings),
-        *_controls(findings),
-    ]
-    points += _what_to_do(findings)
-    return "<h2>In short</h2><ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>"
-
-
-def _what_it_does(findings: Findings) -> Iterator[str]:
-    if findings.winner_source:
-        yield f"<b>What it does.</b> {html.escape(_docstring(findings).partition(chr(10) * 2)[0])}"
-    why = findings.results.get("why")
-    if why:
-        yield f"<b>Why it wins.</b> {html.escape(why['sentence'])}"
-
-
-def _how_sure(findings: Findings) -> Iterator[str]:
-    if not findings.sealed or "ratio" not in findings.sealed[-1]:
-        return
-    look = findings.sealed[-1]
-    text = (
-        f"{look['num_seeds']} workloads that did not exist while it was written; p {look['p_value']:.2g}. "
-        "Policy, comparator, metric and margin were fixed before they were drawn."
-    )
-    if findings.selection_bias is not None:
-        text += f" Sealed ratio / ratio on the search's own workloads: {findings.selection_bias:.3f}"
-        text += " (above 1, the search flattered its winner)."
-    yield f"<b>How sure.</b> {html.escape(text)}"
-
-
-def _short_of(findings: Findings) -> Iterator[str]:
-    """What the claim does not cover, and no reader should take it to."""
-    for line in shortcomings(findings.validation, findings.sealed):
-        yield f"<b>Not shown.</b> {html.escape(line)}"
-
-
-def _beside_it(findings: Findings) -> Iterator[str]:
-    """What it was not better than, on the same seeds: no part of the test, and nothing to be left unsaid."""
-    shown = findings.sealed[-1].get("against", []) if findings.sealed else []
-    rows = [row for row in shown[1:] if row["t_interval"][1] >= 1.0]
-    if rows:
-        said = ", ".join(f"{row['label']} {interval(row)}" for row in rows)
-        yield f"<b>Not better than</b> these, which were shown beside it and not tested: {html.escape(said)}."
-
-
-def _where_worst(findings: Findings) -> Iterator[str]:
-    certificate = findings.results.get("certificate")
-    if not certificate or not certificate.get("worst"):
-        return
-    worst, cells = certificate["worst"], certificate["cells"]
-    won = sum(1 for cell in cells if cell["won"])
-    text = (
-        f"Of {len(cells)} regimes it won {won}. At its worst, {worst['regime']}, its metric is {worst['ratio']:.3f} "
-        f"of {worst['label']}."
-    )
-    yield f"<b>Where it is worst.</b> {html.escape(text)}"
-
-
-def _controls(findings: Findings) -> Iterator[str]:
-    ends = {arm: findings.curves[arm][-1][1] for arm in ARMS if findings.curves.get(arm)}
-    if len(ends) > 1:
-        said = ", ".join(f"{NAMES[arm]} {ratio:.3f}" for arm, ratio in ends.items())
-        yield f"<b>Against chance.</b> Best train ratio at equal budget: {html.escape(said)}."
-
-
-def _what_to_do(findings: Findings) -> Iterator[str]:
-    run = shlex.quote(str(findings.folder))
-    if findings.verdict is None:
-        yield f"<b>Next.</b> <code>designer resume {html.escape(run)}</code> if it is not running."
-        return
-    if findings.frozen is None:
-        yield "<b>Next.</b> Nothing is to be promoted. A larger budget, or another scenario, is another run."
-        return
-    contradicted = bool(contradiction_in(findings.replays))
-    if not findings.replays:
-        yield f"<b>Next.</b> Through the real gateway: <code>designer replay {html.escape(run)}</code>."
-    elif contradicted:
-        yield "<b>Next.</b> The replay through the real gateway contradicts the simulator: it is not promoted."
-    if harm := harm_in(findings.results.get(RESULT)):
-        yield f"<b>Not as it is.</b> {html.escape(harm)}"
-    elif findings.verdict == "better" and not contradicted:
-        there = "--gateway http://127.0.0.1:9000"
-        yield (
-            f"<b>Put it in.</b> <code>designer promote {html.escape(run)} {there}</code>; "
-            f"<b>take it out:</b> <code>designer rollback {there}</code>."
-        )
+    yield from conversation_sections(findings.account, findings.said, shlex.quote(str(findings.folder)))
+    yield f"<h2 id='figures'>Figures</h2>{table(('', ''), facts)}"
+    yield from origin_section(findings)
 
 
 # -- the evidence ---------------------------------------------------------------------------------------------------
@@ -173,13 +85,8 @@ def _what_to_do(findings: Findings) -> Iterator[str]:
 
 def _policy(findings: Findings) -> Iterator[str]:
     if findings.winner_source:
-        yield f"<h2>The policy</h2><p>{html.escape(_docstring(findings)).replace(chr(10) * 2, '</p><p>')}</p>"
+        yield f"<h2>The policy</h2><p>{html.escape(docstring(findings)).replace(chr(10) * 2, '</p><p>')}</p>"
         yield f"<details><summary>Source</summary><pre>{html.escape(findings.winner_source)}</pre></details>"
-
-
-def _docstring(findings: Findings) -> str:
-    parts = findings.winner_source.split('"""')
-    return parts[1].strip() if len(parts) > 2 else ""
 
 
 def _sealed(findings: Findings) -> Iterator[str]:
@@ -205,8 +112,18 @@ def _best_so_far(findings: Findings) -> str:
         return "<h2>Best so far</h2><p>Nothing has been scored yet.</p>"
     return f"<h2>Best so far</h2>{drawn}" + note(
         "Ratio to the reference on train seeds: optimistic, because the best of many was picked by it. What counts is "
-        "the sealed result. Controls had the same budget."
+        "the sealed result. Controls had the same budget. A line can rise: the first figures are of one "
+        "or three seeds, and the best so far is then tried on all."
     )
+
+
+def _latest(findings: Findings) -> Iterator[str]:
+    """What a run that goes on is about: its newest candidates, the last first."""
+    going = [arm for arm in ARMS if findings.entries.get(arm)] if findings.verdict is None else []
+    for arm in going[-1:]:
+        rows = [_entry_row(entry, entry.record.proposal.hypothesis) for entry in findings.entries[arm][::-1]]
+        yield f"<h2>Latest candidates: {NAMES[arm]}</h2>"
+        yield table(("candidate", "hypothesis", "predicted", "observed"), rows[:_MOST_SHOWN])
 
 
 def _ablation(findings: Findings) -> Iterator[str]:
@@ -290,16 +207,6 @@ def _predicted_points(arm: str, entries: Sequence[Entry]) -> svg.Series:
     return svg.Series(NAMES[arm], points, COLOURS[arm], joined=False)
 
 
-def _roles(findings: Findings) -> str:
-    if not findings.roles:
-        return ""
-    rows = [
-        (r.role, str(r.replies), f"{r.prompt_tokens:,}", f"{r.completion_tokens:,}", f"{r.dollars:.4f}")
-        for r in findings.roles
-    ]
-    return table(("role of a model", "replies", "prompt tokens", "tokens written", "dollars"), rows)
-
-
 def _failures(findings: Findings) -> Iterator[str]:
     failed = [e for arm in ARMS for e in findings.entries.get(arm, ()) if e.outcome.status == "failed"]
     if failed:
@@ -349,8 +256,3 @@ def observed(entry: Entry) -> str:
     if entry.observed_effect is None:
         return entry.outcome.status
     return f"{entry.observed_effect:.3f} ({len(entry.outcome.scores)} seeds)"
-
-
-def interval(row: Mapping[str, Any], which: str = "t_interval") -> str:
-    low, high = row[which]
-    return f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]" if which == "t_interval" else f"[{low:.3f}, {high:.3f}]"

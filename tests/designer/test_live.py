@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
 from yarl import URL
 
+from designer.ledger import CandidateRecord
 from designer.live import application
+from designer.proposers.protocol import Proposal
+from designer.sandbox import Evaluation, Task
 from designer.search import RunOutcome, new_ledger
+from designer.subject import subject_of_source
 from tests.support.finished_run import SETTINGS
 from tests.support.small_scenario import small_scenario
 
@@ -76,18 +82,29 @@ async def test_what_is_not_listed_is_not_served(runs: str, name: str) -> None:
         assert answer.status == 404
 
 
-async def shown(place: Path, path: str) -> tuple[int, str]:
+@asynccontextmanager
+async def served(place: Path) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, str]]]]:
+    """Status and text of a path."""
     hosts: set[str] = set()
     runner = web.AppRunner(application(place, hosts))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     address = f"127.0.0.1:{runner.addresses[0][1]}"
     hosts.add(address)
-    try:
+
+    async def get(path: str) -> tuple[int, str]:
         async with ClientSession() as client, client.get(URL(f"http://{address}{path}", encoded=True)) as answer:
             return answer.status, await answer.text()
+
+    try:
+        yield get
     finally:
         await runner.cleanup()
+
+
+async def shown(place: Path, path: str) -> tuple[int, str]:
+    async with served(place) as get:
+        return await get(path)
 
 
 @pytest.mark.parametrize("name", ["100% sure", "what?", "a#b", "two words", "x&y'z"])
@@ -112,3 +129,60 @@ async def test_a_run_that_cannot_be_read_is_a_page_that_says_so(tmp_path: Path) 
     status, page = await shown(tmp_path, "/")
     assert status == 200
     assert "not a ledger" in page
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>'\""
+
+
+async def test_what_a_candidate_says_of_itself_is_text(tmp_path: Path) -> None:
+    """Hypothesis, change, docstring and reason of failure are anybody's words."""
+    source = f"# {HOSTILE}\n"
+    subject = subject_of_source(source, HOSTILE)
+    with new_ledger(tmp_path / "run", small_scenario(), SETTINGS) as ledger:
+        ledger.add_subject(subject)
+        proposal = Proposal(source, HOSTILE, 0.9, (), HOSTILE)
+        ledger.add_candidate(CandidateRecord("search", 0, proposal, HOSTILE, 0))
+        failed = Evaluation(Task(subject, 1), "failed", reason=HOSTILE)
+        ledger.add_evaluation("train", ledger.run().scenario_hash, failed)
+    status, page = await shown(tmp_path, "/")
+    assert status == 200
+    assert "Latest candidates" in page
+    assert page.count("&lt;script&gt;") >= 2
+    assert "<script" not in page
+    assert "<img" not in page
+
+
+async def test_a_page_that_goes_on_can_be_held_still(runs: str) -> None:
+    async with ClientSession() as client, client.get(f"{runs}/runs/second?still") as answer:
+        text = await answer.text()
+    assert "http-equiv='refresh'" not in text
+    assert "href='/runs/second'>Reload by itself" in text
+    async with ClientSession() as client, client.get(f"{runs}/runs/second") as answer:
+        assert "href='/runs/second?still'>Hold still" in await answer.text()
+
+
+async def test_what_is_written_meanwhile_is_on_the_next_page(tmp_path: Path) -> None:
+    source = "def create(rng): ...\n"
+    with new_ledger(tmp_path / "run", small_scenario(), SETTINGS) as ledger:
+        async with served(tmp_path) as get:
+            pages = [await get("/runs/run") for _ in range(2)]
+            ledger.add_subject(subject_of_source(source, "new"))
+            ledger.add_candidate(CandidateRecord("search", 0, Proposal(source, "news of the day", None), "evolve", 0))
+            pages += [await get("/runs/run") for _ in range(2)]
+    assert ["news of the day" in page for _, page in pages] == [False, False, True, True]
+
+
+async def test_reading_does_not_hold_up_the_run(tmp_path: Path) -> None:
+    """A page is read in the middle of a write, and a write goes through in the middle of a read."""
+    with new_ledger(tmp_path / "run", small_scenario(), SETTINGS) as ledger:
+        writer = sqlite3.connect(ledger.path, isolation_level=None, timeout=0.0)
+        writer.execute("BEGIN IMMEDIATE")
+        status, _ = await shown(tmp_path, "/runs/run")
+        writer.execute("COMMIT")
+        reader = sqlite3.connect(ledger.path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM run").fetchall()
+        ledger.add_event("started", {"layers": []})
+        reader.close()
+        writer.close()
+    assert status == 200

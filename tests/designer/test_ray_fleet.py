@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from designer.batches import Batch, BatchExecutor
+from designer.build import build
 from designer.executor import ExecutorError, LocalExecutor, Placement
 from designer.history import history_digest
 from designer.ledger import LEDGER_FILE
 from designer.ray_fleet import RayFleet
-from designer.ray_node import build
 from designer.sandbox import Task
 from designer.search import Search, Watcher, new_ledger
 from designer.subject import subject_of_specs

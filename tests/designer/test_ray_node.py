@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from designer.ray_node import Node, NodeError, build, task_to_json
+from designer.build import build
+from designer.ray_node import Node, NodeError, task_to_json
 from designer.sandbox import Sandbox, Task
 from designer.simulator.scenario import load_scenario
 from designer.subject import subject_of_specs
