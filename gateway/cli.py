@@ -244,6 +244,18 @@ def policy_load(
     _print_json(loaded) if as_json else typer.echo(_summary(loaded))
 
 
+@policy_app.command("rekey", epilog="Example: gateway policy rekey --pool default")
+def policy_rekey(
+    pool: PoolOption = None, admin: AdminOption = _ADMIN, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """Ask the scheduling policy anew for the place of everything that is held."""
+    from gateway.admin.client import AdminClient
+
+    client = AdminClient(admin, token)
+    done = client.post(f"/admin/policies/{client.pool(pool)}/rekey", {})
+    _print_json(done) if as_json else typer.echo(f"{done['pool']}: {done['num_rekeyed_requests']} held")
+
+
 @policy_app.command("rollback", epilog="Example: gateway policy rollback --generation 3")
 def policy_rollback(
     generation: Annotated[int | None, typer.Option(help="The one before, if left out.")] = None,

@@ -10,6 +10,7 @@ import os
 import resource
 import runpy
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     _limit(resource.RLIMIT_AS, memory)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a policy's error may hold half a surrogate pair
     sys.argv[:] = ["policies.conformance", *sys.argv[3:]]
     runpy.run_module("policies.conformance", run_name="__main__", alter_sys=True)
 

@@ -24,7 +24,7 @@ from watchfiles import awatch
 
 from gateway.config import PolicySection
 from gateway.core.commands import PolicySetRetired
-from gateway.core.events import Event, PolicySetReplaced
+from gateway.core.events import Event, PolicySetReplaced, QueueRekeyed
 from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError
 from gateway.policy_loading import check, copied, load_copies, parse
@@ -239,6 +239,12 @@ class PolicyFiles:
             self._follow(state, old.text, "rollback", self._base)
             await self._written()
             return version
+
+    def rekey(self, pool: str) -> None:
+        """The scheduling policy is asked anew for the key of everything that is held."""
+        name = self.pool(pool).name
+        self._submit(QueueRekeyed(self._clock(), name))
+        log.info("queue ordered anew", extra={"pool": name})
 
     def retired(self, command: PolicySetRetired) -> None:
         """The guard put an older set back by itself: the books follow."""

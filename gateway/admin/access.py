@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -34,7 +35,14 @@ class RequestError(Exception):
 
 
 def json_answer(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value, default=str), status=status, content_type="application/json")
+    return web.Response(body=_json(value), status=status, content_type="application/json")
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, default=str)
+    except TypeError:  # half a surrogate pair, from a policy's error or a path
+        return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def error_answer(status: int, message: str, kind: str) -> web.Response:

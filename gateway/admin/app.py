@@ -52,6 +52,7 @@ def make_app(plane: ControlPlane, token: str | None) -> web.Application:
             web.get("/admin/policies/{pool}", api.policy),
             web.post("/admin/policies/{pool}/load", api.load),
             web.post("/admin/policies/{pool}/rollback", api.rollback),
+            web.post("/admin/policies/{pool}/rekey", api.rekey),
             web.get("/admin/pools", api.pools),
             web.get("/admin/workers", api.workers),
             web.post("/admin/workers", api.add_worker),
@@ -109,6 +110,14 @@ class _Api:
         await self._plane.policies.rollback(pool, generation)
         return json_answer(self._plane.policies.pools[pool].describe())
 
+    async def rekey(self, request: web.Request) -> web.Response:
+        pool, body = self._pool(request), await body_of(request)
+        if body:
+            raise RequestError(400, f"{', '.join(body)}: unknown; send {{}}")
+        num_held = self._plane.view.num_held(pool)
+        self._plane.policies.rekey(pool)
+        return json_answer({"pool": pool, "num_rekeyed_requests": num_held})
+
     async def pools(self, request: web.Request) -> web.Response:
         return json_answer({"pools": self._plane.view.pools()})
 
@@ -136,7 +145,7 @@ class _Api:
 
     async def decided(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", "100")
-        if not limit.isdigit():
+        if not limit.isdecimal():
             raise RequestError(400, f"limit: is {limit!r}; give a whole number, as in ?limit=20")
         return json_answer({"decisions": self._plane.decisions.latest(int(limit))})
 

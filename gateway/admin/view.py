@@ -36,6 +36,10 @@ class PoolsView:
         state = self._state(worker_id)
         return state.num_inflight_requests if state else 0
 
+    def num_held(self, pool: str) -> int:
+        """Requests in the queue of the pool."""
+        return self._pools[pool].queue.num_requests
+
     def num_ready(self) -> int:
         """Workers that take requests, over all pools."""
         return sum(state.takes_requests for pool in self._pools.values() for state in pool.workers.values())

@@ -21,7 +21,7 @@ class Decisions:
 
     Args:
         calls: the guards' common log, begun anew with every event.
-        changed: told of a pool whose policy set was replaced because it failed.
+        changed: told of a pool whose policy set was replaced because it failed, or whose queue has another order.
     """
 
     def __init__(self, output_tokens: OutputTokens, calls: CallLog, changed: Callable[[PoolState], None]) -> None:
@@ -124,6 +124,12 @@ class Decisions:
         self._install(pool, Replaced(policy_set, ()))
         self._retire_failing(pool)
 
+    def rekey(self, pool: PoolState) -> None:
+        """Everything held is put in the order that the scheduling policy gives it now."""
+        self._order_anew(pool)
+        self._changed(pool)
+        self._retire_failing(pool)
+
     def _retire_failing(self, pool: PoolState) -> None:
         """Put the last good set back while the one in place has tripped its guard."""
         while (reason := pool.guard.tripped) is not None:
@@ -143,6 +149,9 @@ class Decisions:
             for request in pool.in_flight.values():
                 if request.worker is not None:
                     self._show(pool, request, request.worker)
+        self._order_anew(pool)
+
+    def _order_anew(self, pool: PoolState) -> None:
         pool.queue.rekey(lambda request: pool.guard.key(request.request))
 
     def _show(self, pool: PoolState, request: RequestState, state: WorkerState) -> None:

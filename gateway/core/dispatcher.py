@@ -20,6 +20,7 @@ from gateway.core.events import (
     OutputTokens,
     PolicySetReplaced,
     PoolsReconfigured,
+    QueueRekeyed,
     RequestArrived,
     RequestEnded,
     Ticked,
@@ -80,6 +81,7 @@ class Dispatcher:
             ClientLeft: (None, self._client_left),
             **workers.handlers,
             PolicySetReplaced: (self._check_pool, self._replaced),
+            QueueRekeyed: (self._check_pool, lambda event, now: self._decisions.rekey(self._pools[event.pool])),
             PoolsReconfigured: (self._check_pools, self._reconfigured),
             Ticked: (None, self._ticked),
         }
@@ -161,7 +163,7 @@ class Dispatcher:
         Dispatcher(event.pools)  # whether they go together
         check_same(self._pools, event.pools)
 
-    def _check_pool(self, event: PolicySetReplaced) -> None:
+    def _check_pool(self, event: PolicySetReplaced | QueueRekeyed) -> None:
         check_known(self._pools, event.pool)
 
     # --- requests ---
@@ -370,13 +372,11 @@ class Dispatcher:
             self._expire(pool, now)
 
     def _expire(self, pool: PoolState, now: float) -> None:
-        first = pool.queue.next_limit()
-        while first is not None and first.limit <= now:
+        while (first := pool.queue.next_limit()) is not None and first.limit <= now:
             retry_after = pool.retry_after(now)
             self._take(first, now)
             self._refuse(first, first.limit_reason, retry_after)
             self._to_offer.append(pool)
-            first = pool.queue.next_limit()
 
     # --- policies and time ---
 

@@ -145,6 +145,14 @@ class PolicySetReplaced:
 
 
 @dataclass(slots=True)
+class QueueRekeyed:
+    """The scheduling policy is to be asked anew for the key of everything that the pool holds."""
+
+    time: float
+    pool: str
+
+
+@dataclass(slots=True)
 class PoolsReconfigured:
     """Other limits for pools that are there; their policies stay."""
 
@@ -170,6 +178,7 @@ Event = (
     | WorkerLeft
     | WorkerHealthChanged
     | PolicySetReplaced
+    | QueueRekeyed
     | PoolsReconfigured
     | Ticked
 )

@@ -129,6 +129,8 @@ def test_policies_of_a_running_gateway(run: Run, gateway: RunningGateway, tmp_pa
     back = run("policy", "rollback", *admin, "--json")
     assert json.loads(back.stdout)["current"]["slots"]["routing"]["policy"] == "routing/least_loaded"
     assert "origin" not in run("policy", "show", *admin).stderr
+    rekeyed = run("policy", "rekey", *admin)
+    assert (rekeyed.returncode, rekeyed.stdout) == (0, "default: 0 held\n"), rekeyed.stderr
     shown = json.loads(run("policy", "list", *admin, "--json").stdout)
     assert [entry["ok"] for entry in shown[0]["log"]].count(False) >= 1
 

@@ -17,6 +17,7 @@ from gateway.core.events import (
     FirstTokenSeen,
     MetricsScraped,
     PolicySetReplaced,
+    QueueRekeyed,
     RequestArrived,
     RequestEnded,
     Ticked,
@@ -157,7 +158,17 @@ class World:
     def do(self, kind: int, pick: int) -> None:
         self.now += (pick % 7) * 0.25
         often = (self.arrive, self.arrive, self.arrive, self.end, self.end, self.fail, self.fail, self.tick, self.tick)
-        rare = (self.first_token, self.leave, self.scrape, self.join, self.part, self.drain, self.health, self.swap)
+        rare = (
+            self.first_token,
+            self.leave,
+            self.scrape,
+            self.join,
+            self.part,
+            self.drain,
+            self.health,
+            self.swap,
+            self.rekey,
+        )
         actions = (*often, *rare, self.stray)
         actions[kind % len(actions)](pick)
         self.check()
@@ -238,6 +249,9 @@ class World:
     def swap(self, pick: int) -> None:
         self.generation += 1 + pick % 3
         self.hear(PolicySetReplaced(self.now, "p", misbehaving_set(self.generation)))
+
+    def rekey(self, pick: int) -> None:
+        self.hear(QueueRekeyed(self.now, "p"))
 
     def tick(self, pick: int) -> None:
         self.hear(Ticked(self.now))

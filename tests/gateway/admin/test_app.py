@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.fake_vllm import FakeVllm, auto
@@ -103,7 +105,10 @@ async def test_the_page_is_self_contained(shell: Shell) -> None:
         ("POST", "/admin/workers", {"ulr": "http://x:1"}, 400, "ulr: unknown key; did you mean url?"),
         ("POST", "/admin/workers", {"url": "http://x:1", "pool": "q"}, 400, "no pool is called 'q'"),
         ("DELETE", "/admin/workers/nope", None, 404, "no worker is called 'nope'"),
+        ("POST", "/admin/policies/default/rekey", {"all": 1}, 400, "all: unknown; send {}"),
+        ("POST", "/admin/policies/nope/rekey", {}, 404, "no pool is called 'nope'"),
         ("GET", "/admin/decisions?limit=x", None, 400, "limit: is 'x'"),
+        ("GET", "/admin/decisions?limit=%C2%B2", None, 400, "limit: is '²'"),
         ("GET", "/nowhere", None, 404, "GET /nowhere: Not Found"),
         ("PUT", "/admin/config", None, 405, "Method Not Allowed"),
     ],
@@ -117,9 +122,66 @@ async def test_every_error_has_the_one_shape(
     assert message in error["message"]
 
 
-async def test_drained_work_ends_before_its_worker_goes(shell: Shell) -> None:
-    import asyncio
+SURROGATE = """
+def create(rng):
+    raise ValueError("half a pair: \\ud800")
+"""
 
+
+async def test_half_a_surrogate_pair_is_a_refusal_like_any_other(shell: Shell, tmp_path: Path) -> None:
+    """In a body, in a path, and in what a policy raises, which is then shown for as long as it is the last error."""
+    url = f"http://127.0.0.1:{shell.ports.admin}/admin/policies"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        headers = {"content-type": "application/json"}
+        body = await client.post(f"{url}/default/load", content=b'{"specs": "\\ud800"}', headers=headers)
+        path = await client.get(f"{url}/%ED%A0%80")
+    assert (body.status_code, path.status_code) == (400, 404)
+    assert all(answer.json()["error"]["code"] == answer.status_code for answer in (body, path))
+    (tmp_path / "bad.py").write_text(SURROGATE)
+    refused = await shell.admin("POST", "/admin/policies/default/load", {"specs": f"{tmp_path}/bad.py"})
+    assert refused.status_code == 422
+    assert "half a pair: " in refused.json()["error"]["message"]
+    shown = await shell.admin("GET", "/admin/policies")
+    assert shown.status_code == 200
+    assert "half a pair: " in shown.json()["pools"][0]["last_error"]["message"]
+
+
+LAST_FIRST = """
+def create(rng):
+    return LastFirst()
+
+
+class LastFirst:
+    def __init__(self):
+        self.num_keys = 0
+
+    def admit(self, request, pool):
+        return True
+
+    def key(self, request):
+        self.num_keys += 1
+        return request.arrival_time if self.num_keys < 3 else -request.arrival_time
+
+    def route(self, request, candidates, pool):
+        return None if pool.num_queued_requests < 3 else candidates[0]
+"""
+
+
+async def test_what_is_held_is_ordered_anew(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "last.py").write_text(LAST_FIRST)
+    await shell.admin("POST", "/admin/policies/default/load", {"specs": f"{tmp_path}/last.py"})
+    asked = [asyncio.ensure_future(shell.complete()) for _ in range(2)]
+    await shell.until(lambda: shell.gateway.view.num_held("default") == 2)
+    queue = shell.gateway.dispatcher.pools["default"].queue
+    head = queue.head()
+    done = await shell.admin("POST", "/admin/policies/default/rekey", {})
+    assert (done.status_code, done.json()) == (200, {"pool": "default", "num_rekeyed_requests": 2})
+    assert queue.head() is not head
+    await shell.admin("POST", "/admin/policies/default/rollback")
+    assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def test_drained_work_ends_before_its_worker_goes(shell: Shell) -> None:
     async with FakeVllm(auto(chunks=4, gap=0.05)) as slow:
         await shell.admin("POST", "/admin/workers", {"url": slow.url, "id": "slow"})
         await shell.until(lambda: shell.gateway.view.num_ready() == 2)

@@ -11,6 +11,7 @@ from gateway.core.events import (
     FirstTokenSeen,
     MetricsScraped,
     PolicySetReplaced,
+    QueueRekeyed,
     RequestEnded,
     Ticked,
     WorkerDraining,
@@ -692,3 +693,46 @@ class TestConfiguration:
     def test_no_name_twice(self):
         with pytest.raises(ValueError, match="same name"):
             Dispatcher([PoolConfig("a", models=("x",)), PoolConfig("a", models=("y",))])
+
+
+class Turned:
+    """Orders by arrival, or against it once it is turned."""
+
+    sign = 1
+
+    def admit(self, request, pool):
+        return True
+
+    def key(self, request):
+        return self.sign * request.arrival_time
+
+
+def test_a_rekey_asks_for_every_key_again_and_the_new_head_is_offered():
+    turned, few = Turned(), AtMost(0)
+    d = dispatcher("a", routing=few, scheduling=turned)
+    play(d, arrived(1, "r1"), arrived(2, "r2"), arrived(3, "r3"))
+    turned.sign = -1
+    assert d.handle(Ticked(4)) == []
+    assert d.pools["p"].queue.head().request_id == "r1", "a key is kept until it is asked for"
+    few.limit = 1
+    assert d.handle(QueueRekeyed(5, "p")) == [Dispatch("r3", "a")]
+    assert d.pools["p"].queue.head().request_id == "r2"
+
+
+def test_a_set_that_fails_at_a_rekey_is_retired():
+    class Broken(Turned):
+        broken = False
+
+        def key(self, request):
+            if self.broken:
+                raise ValueError("x")
+            return 0.0
+
+    policy = Broken()
+    d = dispatcher("a", routing=AtMost(0), scheduling=policy, guard_failures=1)
+    play(d, arrived(1, "r1"))
+    policy.broken = True
+    retired, sent = d.handle(QueueRekeyed(2, "p"))
+    assert (type(retired), sent) == (PolicySetRetired, Dispatch("r1", "a"))
+    with pytest.raises(ValueError, match="pool 'q' is not configured"):
+        d.handle(QueueRekeyed(3, "q"))

@@ -15,6 +15,7 @@ from gateway.core.events import (
     FirstTokenSeen,
     MetricsScraped,
     PolicySetReplaced,
+    RequestEnded,
     Ticked,
     WorkerHealthChanged,
     WorkerMetrics,
@@ -139,28 +140,50 @@ def test_one_that_comes_back_is_not_judged_by_what_was_given_back_while_it_was_a
 
 @pytest.mark.parametrize("seed", range(20))
 def test_with_and_without_decide_the_same_when_attempts_fail(seed):
+    """One is held at a time, and time jumps, so that several prefills end at once by the clock. What was held and goes
+    is followed by one of a session to the same worker, and fails: it comes back to a worker that has no room, while
+    another got some before."""
     one, other = (dispatcher("a", "b", "c", routing=p, retry_floor=10**6) for p in _with_and_without())
-    rng, sent = random.Random(seed), dict[str, bool]()
-    num_failed = 0
+    rng, sent, to_come = random.Random(seed), dict[str, bool](), list[Any]()
+    now, num_failed, num_came_back = 0.0, 0, 0
     for number in range(400):
-        now, event = number / 4, None
-        what = rng.choice(("arrive", "arrive", "token", "fail", "complete", "tick"))
-        if what == "arrive":
-            session = rng.choice(("a", "b", None, None))
-            event = arrived(now, f"r{number}", session_id=session, stream=rng.random() < 0.3)
-        elif what != "tick" and sent:
-            request_id = rng.choice(list(sent))
-            if what == "token":
-                event = None if sent[request_id] else FirstTokenSeen(now, request_id)
-                sent[request_id] = True
-            elif not (what == "fail" and sent[request_id]):
-                num_failed += what == "fail"
-                del sent[request_id]
-                event = failed(now, request_id) if what == "fail" else completed(now, request_id)
-        commands = one.handle(event or Ticked(now))
-        assert commands == other.handle(event or Ticked(now)), number
-        sent.update((c.request_id, False) for c in commands if isinstance(c, Dispatch))
-    assert num_failed > 20
+        now += rng.choice((0.0, 0.0, 0.25, 2.0))
+        one_is_held = len(one.pools["p"].queue) > 0
+        event = to_come.pop(0)(now) if to_come else _drawn(rng, now, number, sent, one_is_held)
+        if isinstance(event, RequestEnded):
+            num_failed += event.outcome == "failed"
+            del sent[event.request_id]
+        commands = one.handle(event)
+        assert commands == other.handle(event), number
+        went = {c.request_id: c.worker_id for c in commands if isinstance(c, Dispatch)}
+        sent.update(dict.fromkeys(went, False))
+        for request_id, worker_id in went.items():
+            if request_id != getattr(event, "request_id", "") and not to_come and rng.random() < 0.7:
+                num_came_back += 1
+                session = f"s{number}"
+                to_come = [
+                    lambda t, s=session, w=worker_id: arrived(t, s, session_id=w, stream=False),
+                    lambda t, r=request_id: failed(t, r),
+                ]
+    assert num_failed > 20 and num_came_back > 10
+
+
+def _drawn(rng: random.Random, now: float, number: int, sent: dict[str, bool], one_is_held: bool) -> Any:
+    what = rng.choice(("arrive", "arrive", "arrive", "token", "fail", "complete", "tick", "tick"))
+    if what == "arrive" and not one_is_held:
+        session = rng.choice(("a", "b", None, None, None, None))
+        return arrived(now, f"r{number}", session_id=session, stream=rng.random() < 0.1)
+    if what in ("arrive", "tick") or not sent:
+        return Ticked(now)
+    request_id = rng.choice(list(sent))
+    if what == "complete":
+        return completed(now, request_id)
+    if sent[request_id]:  # it has begun to answer: it cannot be tried again
+        return Ticked(now)
+    if what == "fail":
+        return failed(now, request_id)
+    sent[request_id] = True
+    return FirstTokenSeen(now, request_id)
 
 
 def _with_and_without():

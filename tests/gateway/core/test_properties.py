@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.core.commands import PolicySetRetired
 from tests.support.core_world import World
 
-STEPS = st.lists(st.tuples(st.integers(0, 17), st.integers(0, 10_000)), max_size=150)
+STEPS = st.lists(st.tuples(st.integers(0, 18), st.integers(0, 10_000)), max_size=150)
 
 
 @settings(max_examples=100, deadline=None)
@@ -36,7 +36,7 @@ def test_a_long_run_in_which_nearly_everything_happens(seed):
     world = World(seed * 7 + 3)
     world.join(1)
     for _ in range(2000):
-        world.do(rng.randrange(18), rng.randrange(10_001))
+        world.do(rng.randrange(19), rng.randrange(10_001))
     world.finish()
     world.check_replay()
     assert set(world.ended.values()) >= {"completed", "left", "deadline", "queue_timeout", "no_worker", "shed"}

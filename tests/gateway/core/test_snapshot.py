@@ -20,7 +20,7 @@ from gateway.core.snapshot import REQUEST_FIELDS, WORKER_FIELDS, RestoreError, r
 from gateway.core.worker_state import WorkerState
 from tests.support.core_world import World
 
-STEPS = st.lists(st.tuples(st.integers(0, 17), st.integers(0, 10_000)), min_size=20, max_size=120)
+STEPS = st.lists(st.tuples(st.integers(0, 18), st.integers(0, 10_000)), min_size=20, max_size=120)
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,7 +45,7 @@ def test_every_checkpoint_of_a_long_run_will_do(seed):
     world = World(seed * 7 + 3, state_share=0)
     world.join(1)
     for _ in range(400):
-        world.do(rng.randrange(18), rng.randrange(10_001))
+        world.do(rng.randrange(19), rng.randrange(10_001))
     world.finish()
     last = world.records[-1][0]
     for first in range(1, len(world.records) - 40, 50):
