@@ -40,6 +40,8 @@ def _replay_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _swap_in(rehearsal: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2>The swap, rehearsed</h2><p>{html.escape(rehearsal['sentence'])}</p>"
+    if not rehearsal["rows"]:
+        return
     rows = [
         (
             str(row["what"]),

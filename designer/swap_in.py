@@ -11,6 +11,7 @@ beforehand. Seeds, load and bounds are fixed and the result is written once, so 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from designer.simulator.draws import Floats
 from designer.simulator.scenario import Scenario
 from designer.statistics import paired_effect
 from designer.subject import Subject
+from policies.syntax import parse
 
 RESULT = "swap in"
 SEEDS = 8
@@ -37,6 +39,11 @@ AFTER_SECONDS = 60.0
 """Arrivals so long after the swap are looked at as well."""
 BOUNDS: Mapping[str, float] = {"mean": 1.10, "p99": 1.25}
 """What response times around the swap may be of those without it."""
+NOT_SWAPPED: Mapping[str, Any] = {
+    "rows": [],
+    "harm": False,
+    "sentence": "A batch policy is the engines' own and begins with them: a gateway's swap does not bring it in.",
+}
 _WAYS = ("comparator", "swap", "winner")
 
 
@@ -63,8 +70,10 @@ def rehearse(
         raise RehearsalError(f"{ledger.path}: the run has no winner to swap in")
     if (known := ledger.result(RESULT)) is not None:
         return known
-    winner, comparator = ledger.subject(frozen.digest), ledger.subject(frozen.comparator)
-    run = ledger.run()
+    winner, comparator, run = ledger.subject(frozen.digest), ledger.subject(frozen.comparator), ledger.run()
+    if fills_batch(winner):
+        ledger.add_result(RESULT, NOT_SWAPPED)
+        return NOT_SWAPPED
     seeds = [seed_of(run.secret, "regime", n, RESULT) for n in range(SEEDS)]
     try:
         scenario = apply(Scenario.model_validate_json(run.scenario), Regime(load=OVERLOAD))
@@ -77,6 +86,12 @@ def rehearse(
     declared = {"seeds": SEEDS, "overload": OVERLOAD, "after_seconds": AFTER_SECONDS, "bounds": dict(BOUNDS)}
     ledger.add_result(RESULT, {**declared, **content})
     return {**declared, **content}
+
+
+def fills_batch(subject: Subject) -> bool:
+    """Whether a module of it has what makes a batch policy; found without running it."""
+    nodes = (node for part in subject.parts for node in ast.walk(parse(part.source)))
+    return any(isinstance(node, ast.FunctionDef) and node.name == "prefill_budget" for node in nodes)
 
 
 def harm_in(rehearsal: Mapping[str, Any] | None) -> str:

@@ -9,9 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from designer.gates_page import gate_sections
 from designer.ledger import Ledger
 from designer.search import RunOutcome, new_ledger
-from designer.swap_in import AFTER_SECONDS, BOUNDS, RESULT, SEEDS, RehearsalError, _around, _judged, harm_in, rehearse
+from designer.subject import subject_of_source
+from designer.swap_in import (
+    AFTER_SECONDS,
+    BOUNDS,
+    NOT_SWAPPED,
+    RESULT,
+    SEEDS,
+    RehearsalError,
+    _around,
+    _judged,
+    fills_batch,
+    harm_in,
+    rehearse,
+)
 from designer.work_replay import busiest_moment
 from tests.support.finished_run import SETTINGS
 from tests.support.small_scenario import small_scenario
@@ -91,3 +105,10 @@ def test_a_run_without_a_winner_has_nothing_to_swap_in(tmp_path: Path) -> None:
     ):
         rehearse(ledger)
     assert harm_in(None) == ""
+
+
+def test_a_batch_policy_is_not_swapped_by_a_gateway() -> None:
+    assert fills_batch(subject_of_source("class P:\n    def prefill_budget(self, engine): ...\n", "batch"))
+    assert not fills_batch(subject_of_source("class P:\n    def route(self, r, c, p): ...\n", "routing"))
+    assert harm_in(NOT_SWAPPED) == ""
+    assert "".join(gate_sections(None, NOT_SWAPPED)).endswith("does not bring it in.</p>")
