@@ -29,10 +29,15 @@ from designer.proposers.parts import from_json as parts_from_json
 from designer.proposers.scaling import ScalingProgram
 from designer.proposers.words import phrase
 from designer.sealed import Judge, Scored, effect_json, effect_of
+from designer.statistics import holm
 from designer.subject import Subject, subject_of_source
 from policies.contract import Slot
 
 Kind = Literal["limit", "choice", "order", "term", "slot"]
+
+
+MOST_COMPONENTS = 16
+"""That are simulated: what an ablation costs is known before the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +60,24 @@ def components(winner: Subject, program: Mapping[str, Any] | None) -> list[Compo
 
 
 def ablate(judge: Judge, winner: Subject, parts: Sequence[Component], seeds: Sequence[int]) -> dict[str, Any]:
-    """The ratio of the policy without each component to the winner: above 1 the component helps."""
-    whole, *rest = judge.score("validation", [winner, *(part.without for part in parts)], seeds)
-    rows = [_row(part, scored, whole) for part, scored in zip(parts, rest, strict=True)]
-    return {"seeds": len(seeds), "rows": rows}
+    """The ratio of the policy without each component to the winner: above 1 the component helps.
+
+    The seeds are those of no other split. p-values are two-sided and adjusted for the number of components (Holm). Of
+    more than ``MOST_COMPONENTS`` the rest is named and not simulated.
+    """
+    tried, left = parts[:MOST_COMPONENTS], parts[MOST_COMPONENTS:]
+    whole, *rest = judge.score("ablation", [winner, *(part.without for part in tried)], seeds)
+    rows = [_row(part, scored, whole) for part, scored in zip(tried, rest, strict=True)]
+    known = [row for row in rows if "p_value" in row]
+    for row, adjusted in zip(known, holm([row["p_value"] for row in known]), strict=True):
+        row["adjusted_p"] = adjusted
+    return {"seeds": len(seeds), "rows": rows, "not_tried": [part.words for part in left]}
 
 
 def _row(part: Component, scored: Scored, whole: Scored) -> dict[str, Any]:
     row = {"component": part.words, "kind": part.kind, "digest": part.without.digest}
-    if scored.failure:
-        return {**row, "failure": scored.failure}
+    if failure := scored.failure or whole.failure:
+        return {**row, "failure": failure}
     return {**row, **effect_json(effect_of(scored, whole))}
 
 

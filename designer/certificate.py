@@ -1,6 +1,9 @@
 """Where a winner won: the same contest in regimes that were written down before any run, worst cell included.
 
-Each cell says what a gateway would measure there, so that an operator can tell which cell is theirs.
+Each cell says what a gateway would measure there, so that an operator can tell which cell is theirs. As there are many
+cells, "won" is said at a simultaneous level: the chance that any cell in which the winner is in truth no better than
+the comparator is called won is at most ``LEVEL`` (Holm's step-down over one-sided t tests of the log-ratio; a cell that
+could not be scored counts as one that was not won). So it is for "lost".
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ import numpy as np
 
 from designer.evaluate import EvaluationError
 from designer.evaluations import Evaluator, Job, scores_by_seed
-from designer.executor import Executor
+from designer.executor import Executor, elsewhere
 from designer.grid import AS_IT_IS, POISSON, Regime, apply, regimes
 from designer.ledger import EvaluationRecord, Ledger, seed_of
 from designer.sealed import Scored, effect_json, effect_of, tier_of
 from designer.simulator.fleet import plan_workers
 from designer.simulator.scenario import Scenario
-from designer.simulator.workload import PS_PER_SECOND, draw_workload
+from designer.simulator.workload import PS_PER_SECOND, RequestColumns, draw_workload
+from designer.statistics import holm, log_ratios, t_test_p
 from designer.subject import Subject
 
 REGIMES: tuple[Regime, ...] = (
@@ -29,8 +33,23 @@ REGIMES: tuple[Regime, ...] = (
     Regime(outputs=0.5),
 )
 """KV budget x load, and from the middle one step each in burstiness, prompts and outputs."""
-_WON = 1.0
-"""A cell is won if the whole interval of the ratio is below this."""
+LEVEL = 0.05
+"""Of all cells together."""
+MEASURES: Mapping[str, str] = {
+    "arrival_rate": "requests a second: the rate of ranvier_requests_total",
+    "gap_cv": "standard deviation of the gaps between arrivals over their mean: the event log's arrivals",
+    "prompt_p50": "tokens: vllm:request_prompt_tokens of the workers",
+    "prompt_p90": "as prompt_p50",
+    "prompt_p99": "as prompt_p50",
+    "output_p50": "tokens: vllm:request_generation_tokens of the workers",
+    "output_p90": "as output_p50",
+    "output_p99": "as output_p50",
+    "tokens_per_second": "prompt and output tokens a second: the rate of ranvier_tokens_total",
+    "kv_tokens": "of all workers: num_gpu_blocks x block_size of vllm:cache_config_info, summed",
+    "preemptions_per_request": "while the comparator routes: vllm:num_preemptions_total over ranvier_requests_total",
+    "mean_held": "seconds, while the comparator routes: ranvier_request_queue_seconds, sum over count",
+}
+"""What a cell says of itself, and where a running gateway has the same figure."""
 
 
 def certify(
@@ -48,24 +67,49 @@ def certify(
     secret = ledger.run().secret
     found: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    for regime in cells:
-        try:
-            there = apply(scenario, regime)
-        except EvaluationError as error:
-            failed.append({"regime": regime.name, "failure": str(error)})
-            continue
-        seeds = [seed_of(secret, "regime", n, regime.name) for n in range(seeds_per_cell)]
-        with executor.at(there, deadline_seconds) as runner:
-            records = _scores(Evaluator(ledger, runner, there.digest), [winner, *others], seeds)
-        cell = _cell(regime, there, seeds[0], winner, others, records)
-        (failed if "failure" in cell else found).append(cell)
+    with executor.at(scenario, deadline_seconds) as base:
+        for regime in cells:
+            try:
+                there = apply(scenario, regime)
+            except EvaluationError as error:
+                failed.append({"regime": regime.name, "failure": str(error)})
+                continue
+            seeds = [seed_of(secret, "regime", n, regime.name) for n in range(seeds_per_cell)]
+            with elsewhere(executor, base, there, deadline_seconds) as runner:
+                records = _scores(Evaluator(ledger, runner, there.digest), [winner, *others], seeds)
+            cell = _cell(regime, there, seeds, winner, others, records)
+            (failed if "failure" in cell else found).append(cell)
+    judged = _judged(found, len(failed))
+    won_in = _envelope([cell["measured"] for cell in judged if cell["won"]])
     return {
         "seeds": seeds_per_cell,
-        "cells": found,
-        "worst": _worst(found),
-        "won_in": _envelope([cell["measured"] for cell in found if cell["won"]]),
+        "level": LEVEL,
+        "cells": judged,
+        "worst": _worst(judged),
+        "won_in": won_in,
+        "within_and_not_won": [c["regime"] for c in judged if not c["won"] and _is_within(c["measured"], won_in)],
+        "measures": dict(MEASURES),
         "failed": failed,
     }
+
+
+def _judged(cells: Sequence[Mapping[str, Any]], num_failed: int) -> list[dict[str, Any]]:
+    """With ``won`` and ``lost`` at the simultaneous level, and the adjusted p of each."""
+    adjusted = {side: holm([*(cell["p"][side] for cell in cells), *[1.0] * num_failed]) for side in ("better", "worse")}
+    return [
+        {
+            **{key: value for key, value in cell.items() if key != "p"},
+            "adjusted_p": adjusted["better"][n],
+            "won": adjusted["better"][n] < LEVEL,
+            "lost": adjusted["worse"][n] < LEVEL,
+        }
+        for n, cell in enumerate(cells)
+    ]
+
+
+def _is_within(measured: Mapping[str, float], ranges: Mapping[str, Sequence[float]]) -> bool:
+    """Whether a gateway there would find itself inside all of the ranges."""
+    return bool(ranges) and all(low <= _rounded(measured[name]) <= high for name, (low, high) in ranges.items())
 
 
 def _scores(
@@ -80,7 +124,7 @@ def _scores(
 def _cell(
     regime: Regime,
     scenario: Scenario,
-    seed: int,
+    seeds: Sequence[int],
     winner: Subject,
     others: Sequence[Subject],
     records: Mapping[str, list[EvaluationRecord]],
@@ -97,19 +141,32 @@ def _cell(
     return {
         "regime": regime.name,
         **place,
-        "measured": {**_traffic(scenario, seed), **_seen(records[others[0].digest])},
+        "measured": {**_traffic(scenario, seeds), **_seen(records[others[0].digest])},
         "against": against,
-        "won": against[0]["t_interval"][1] < _WON,
+        "p": _p_values(mine, Scored(others[0], scores_by_seed(records[others[0].digest]))),
     }
+
+
+def _p_values(winner: Scored, comparator: Scored) -> dict[str, float]:
+    """Unadjusted."""
+    seeds = sorted(winner.scores.keys() & comparator.scores.keys())
+    ratios = log_ratios([winner.scores[s] for s in seeds], [comparator.scores[s] for s in seeds])
+    return {"better": t_test_p(ratios, "less"), "worse": t_test_p(ratios, "greater")}
 
 
 def _names(other: Subject) -> dict[str, str]:
     return {"label": other.label, "digest": other.digest}
 
 
-def _traffic(scenario: Scenario, seed: int) -> dict[str, float]:
-    """What the gateway counts at its door and in its answers: rates, lengths, burstiness."""
-    columns = draw_workload(scenario, seed)
+def _traffic(scenario: Scenario, seeds: Sequence[int]) -> dict[str, float]:
+    """What the gateway counts at its door and in its answers, means over the seeds: rates, lengths, burstiness."""
+    drawn = [_of_columns(draw_workload(scenario, seed)) for seed in seeds]
+    sizes = [plan.config.num_gpu_blocks * plan.config.block_size for plan in plan_workers(scenario)]
+    measured = {name: sum(one[name] for one in drawn) / len(drawn) for name in drawn[0]}
+    return {**measured, "kv_tokens": float(sum(sizes))}
+
+
+def _of_columns(columns: RequestColumns) -> dict[str, float]:
     arrivals = np.sort(np.asarray(columns.arrival_ps, dtype=np.float64)) / PS_PER_SECOND
     gaps = np.diff(arrivals)
     span = max(float(arrivals[-1] - arrivals[0]), 1e-9)
@@ -118,15 +175,16 @@ def _traffic(scenario: Scenario, seed: int) -> dict[str, float]:
     for name, lengths in (("prompt", columns.num_prompt_tokens), ("output", columns.num_output_tokens)):
         for percentile, value in zip((50, 90, 99), np.percentile(lengths, (50, 90, 99)).tolist(), strict=True):
             measured[f"{name}_p{percentile}"] = float(value)
-    sizes = [plan.config.num_gpu_blocks * plan.config.block_size for plan in plan_workers(scenario)]
-    return {**measured, "tokens_per_second": tokens / span, "kv_tokens": float(sum(sizes))}
+    return {**measured, "tokens_per_second": tokens / span}
 
 
 def _seen(records: Sequence[EvaluationRecord]) -> dict[str, float]:
     """What the comparator made of it: means over the seeds."""
+    met = [record.summary for record in records]
+    preemptions = sum(one["num_preemptions"] for one in met) / max(1, sum(one["num_requests"] for one in met))
     return {
-        name: sum(float(record.summary[name] or 0.0) for record in records) / len(records)
-        for name in ("preempted_share", "mean_held")
+        "preemptions_per_request": float(preemptions),
+        "mean_held": sum(float(one["mean_held"] or 0.0) for one in met) / len(met),
     }
 
 

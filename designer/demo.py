@@ -146,7 +146,17 @@ class Demo:
             *("designer.cli", "run", "--scenario", SCENARIO, "--proposer", "evolve", "--budget", str(self.budget)),
             *("--seed", "1", "--jobs", "2", "--out", str(run), "--json"),
             *("--validation-seeds", "8", "--sealed-seeds", "16", "--finalists", "3"),
-            *("--no-control", "--ablation-seeds", "0", "--regime-seeds", "0", "--baseline", f"{BASELINE}+fcfs"),
+            *(
+                "--no-control",
+                "--ablation-seeds",
+                "0",
+                "--regime-seeds",
+                "0",
+                "--why-seeds",
+                "0",
+                "--baseline",
+                f"{BASELINE}+fcfs",
+            ),
             stdout=subprocess.PIPE,
         )
         outcome = json.loads(finish(process, "the search"))

@@ -64,6 +64,16 @@ class Executor(Protocol):
         """End every process that was started."""
 
 
+def elsewhere(
+    executor: Executor, runner: Runner, scenario: Scenario, deadline_seconds: float
+) -> AbstractContextManager[Runner]:
+    """A runner on another scenario beside one that is in use, which does nothing meanwhile: it lends its processes,
+    where it is this machine's own sandbox."""
+    if isinstance(runner, Sandbox):
+        return runner.elsewhere(scenario)
+    return executor.at(scenario, deadline_seconds)
+
+
 class LocalExecutor:
     """Sandboxes on this machine; their runners are ``designer.sandbox.Sandbox``."""
 

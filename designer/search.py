@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from designer.ablation import ablate, components
 from designer.arm import Arm, Progress
-from designer.certificate import REGIMES, certify
+from designer.build import build
+from designer.estimate import VALIDATED_BASELINES, in_words, most_simulations
 from designer.evaluations import Evaluator, Job, scores_by_seed
 from designer.executor import Executor, LocalExecutor, Runner
+from designer.explanation import Extent, explained
 from designer.finalists import subject_of, verified
 from designer.going_on import going_on
-from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, seed_of
+from designer.ledger import EvaluationRecord, FrozenRecord, Ledger, RunRecord, Split, seed_of
 from designer.offered import left_out
 from designer.proposers.llm.proposer import LlmProposer
 from designer.proposers.protocol import Proposer, log_ratio
@@ -32,8 +33,7 @@ from designer.sealed import Judge, Protocol, Verdict
 from designer.simulator.scenario import Scenario
 from designer.subject import Subject, subject_of_specs
 from designer.targets import BASELINES, REFERENCES
-
-_VALIDATED_BASELINES = 2
+from designer.why import SEEDS
 
 
 class SearchError(Exception):
@@ -58,9 +58,11 @@ class Settings:
     deadline_seconds: float = 300.0
     """Wall clock of one simulation."""
     ablation_seeds: int = 16
-    """Of the validation split; 0: no ablation."""
+    """For the worth of each component of the winner; 0: no ablation."""
     regime_seeds: int = 4
     """Seeds in each regime of the certificate; 0: no certificate."""
+    why_seeds: int = SEEDS
+    """Of each intervention that tells why the winner wins; 0: none."""
     llm: Mapping[str, Any] | None = None
     """Of the proposer ``llm``: its ``LlmSettings`` as JSON; never a key."""
 
@@ -161,6 +163,8 @@ class Search:
         self._executor = executor or LocalExecutor(jobs)
         self._watcher = watcher or Watcher()
         self.arms: dict[str, Arm] = {}
+        self._failed_baselines: list[dict[str, str]] = []
+        """On the train seeds."""
 
     def run(self) -> RunOutcome:
         """To the verdict.
@@ -196,7 +200,9 @@ class Search:
         layers, places = list(sandbox.layers()), self._executor.places()
         common = [layer for layer in layers if all(layer in place.layers for place in places)]
         told = {"places": [str(place) for place in places]} if places else {}
-        self._ledger.add_event("started", {"layers": common, "jobs": self._executor.jobs, **told})
+        self._ledger.add_event(
+            "started", {"layers": common, "jobs": self._executor.jobs, "build": dict(build()), **told}
+        )
         for line in (f"sandbox: {', '.join(layers)}", *map(str, places)):
             self._watcher.say(line)
 
@@ -209,31 +215,25 @@ class Search:
         subjects = {text: subject_of_specs(text) for text in self._settings.baselines}
         seeds = self._train_seeds()
         jobs = [Job(subject, seed) for subject in subjects.values() for seed in seeds]
-        started = time.monotonic()
         records = evaluator.run("train", jobs, lambda: self._watcher.on_judge("baselines", len(jobs)))
-        self._estimate(records, time.monotonic() - started)
+        self._estimate(records)
         found: dict[str, dict[int, float]] = {}
         for n, text in enumerate(subjects):
             mine = records[n * len(seeds) : (n + 1) * len(seeds)]
             failed = [record.reason for record in mine if record.status == "failed"]
             if failed and n == 0:
                 raise SearchError(f"the reference {text} cannot be simulated: {failed[0]}")
-            if not failed:
+            if failed:
+                self._failed_baselines.append({"label": text, "digest": subjects[text].digest, "failure": failed[0]})
+                self._watcher.say(f"baseline {text} failed and will not be compared: {failed[0]}")
+            else:
                 found[text] = dict(scores_by_seed(mine))
         return found
 
-    def _estimate(self, records: Sequence[EvaluationRecord], wall: float) -> None:
+    def _estimate(self, records: Sequence[EvaluationRecord]) -> None:
         seconds = sum(record.wall_seconds for record in records) / len(records)
-        protocol, arms = self._settings.protocol, len(self._arm_names())
-        others = len(self._settings.references) + 2 + arms
-        most = arms * self._settings.budget
-        most += protocol.validation_seeds * (protocol.finalists + _VALIDATED_BASELINES + arms - 1)
-        most += protocol.sealed_seeds * others
-        minutes = most * seconds / self._executor.jobs / 60
-        self._watcher.say(
-            f"{seconds:.2f} s a simulation; at most {most} for search, control, validation and one sealed look: "
-            f"about {minutes:.0f} min"
-        )
+        most = most_simulations(self._settings, len(self._arm_names()))
+        self._watcher.say(in_words(most, seconds, self._executor.jobs))
 
     def _arm_names(self) -> list[str]:
         controls = [arm for arm, name in CONTROLS.items() if self._settings.control and self._settings.proposer != name]
@@ -294,7 +294,8 @@ class Search:
             self._ledger.add_result("validation", {"winner": None, "finalists": [], "failed": []})
             return "nothing better"
         tuned = [controls[name] for name in ("tuned",) if name in controls]
-        frozen = judge.validate(finalists, [*self._best_baselines(baselines), *tuned], controls)
+        best_baselines = [*self._best_baselines(baselines), *tuned]
+        frozen = judge.validate(finalists, best_baselines, controls, failed_before=self._failed_baselines)
         if frozen is None:
             return "nothing better"
         others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)] + [*controls.values()]
@@ -304,26 +305,19 @@ class Search:
         return verdict
 
     def _explain(self, judge: Judge, frozen: FrozenRecord) -> None:
-        """After the verdict, and without a part in it: what each component is worth, and where else the winner wins."""
-        settings, ledger = self._settings, self._ledger
-        winner = ledger.subject(frozen.digest)
-        if ledger.result("ablation") is None and settings.ablation_seeds:
-            seeds = [seed_of(self._record.secret, "validation", n) for n in range(settings.ablation_seeds)]
-            ledger.add_result("ablation", ablate(judge, winner, components(winner, self._program(winner)), seeds))
-        if ledger.result("certificate") is None and settings.regime_seeds:
-            names = (*settings.references, settings.baselines[0])
-            rivals = {s.digest: s for s in (ledger.subject(frozen.comparator), *map(subject_of_specs, names))}
-            self._watcher.say(f"certificate: {len(REGIMES)} regimes, {settings.regime_seeds} seeds each")
-            content = certify(
-                ledger,
-                self._scenario,
-                winner,
-                list(rivals.values()),
-                settings.regime_seeds,
-                executor=self._executor,
-                deadline_seconds=settings.deadline_seconds,
-            )
-            ledger.add_result("certificate", content)
+        """After the verdict, and without a part in it."""
+        settings = self._settings
+        explained(
+            self._ledger,
+            judge,
+            self._executor,
+            frozen,
+            Extent(settings.ablation_seeds, settings.regime_seeds, settings.why_seeds),
+            program=self._program(self._ledger.subject(frozen.digest)),
+            rivals=(*settings.references, settings.baselines[0]),
+            deadline_seconds=settings.deadline_seconds,
+            say=self._watcher.say,
+        )
 
     def _program(self, winner: Subject) -> Mapping[str, Any] | None:
         found = (o.proposal for o in self.arms["search"].history.outcomes if subject_of(o).digest == winner.digest)
@@ -336,7 +330,7 @@ class Search:
     def _best_baselines(self, baselines: Mapping[str, Mapping[int, float]]) -> list[Subject]:
         reference = baselines[self._settings.baselines[0]]
         ranked = sorted(baselines, key=lambda text: log_ratio(baselines[text], reference))
-        return [subject_of_specs(text) for text in ranked[:_VALIDATED_BASELINES]]
+        return [subject_of_specs(text) for text in ranked[:VALIDATED_BASELINES]]
 
     def _conclude(self, verdict: Verdict, wall: float) -> RunOutcome:
         frozen = self._ledger.frozen()
@@ -353,7 +347,7 @@ class Search:
     def _simulations(self) -> dict[str, int]:
         """Proposers' budgets, and what was spent besides."""
         spent = {name: arm.spent for name, arm in self.arms.items()}
-        every = {"train": 0, "validation": 0, "sealed": 0, "regime": 0}
+        every = dict.fromkeys(get_args(Split), 0)
         for record in self._ledger.evaluations():
             every[record.split] += record.simulations
         others = every.pop("train") - sum(spent.values())

@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 
 from designer.evaluations import Evaluator, Job
-from designer.executor import Executor, Runner
+from designer.executor import Executor, Runner, elsewhere
 from designer.interventions import Intervention, NotApplicable, interventions
 from designer.ledger import EvaluationRecord, Ledger, seed_of
-from designer.sandbox import Sandbox
 from designer.sealed import tier_of
 from designer.simulator.bounds import lower_bound
 from designer.simulator.breakdown import PARTS
@@ -157,18 +156,12 @@ class _Pairs:
         self._deadline_seconds = deadline_seconds
 
     def run(self, step: Intervention) -> _Pair:
-        with self._at(step.scenario) as runner:
+        with elsewhere(self._executor, self._runner, step.scenario, self._deadline_seconds) as runner:
             evaluator = Evaluator(self._ledger, runner, step.scenario.digest)
             subjects = (step.winner, step.comparator)
             jobs = [Job(subject, seed, tier_of(subject)) for seed in self.seeds for subject in subjects]
             records = evaluator.run("why", jobs)
         return _Pair(records[::2], records[1::2])
-
-    def _at(self, scenario: Scenario) -> Any:
-        """Another scenario begins at once where the processes are this machine's own."""
-        if isinstance(self._runner, Sandbox):
-            return self._runner.elsewhere(scenario)
-        return self._executor.at(scenario, self._deadline_seconds)
 
 
 # -- what they show --------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from designer.search import (
 )
 from designer.simulator.scenario import Scenario, load_scenario
 from designer.targets import BASELINES, REFERENCES, baselines_of, references_of
+from designer.why import SEEDS as WHY_SEEDS
 
 _DEFAULT = Protocol()
 _INTERRUPTED = 130
@@ -70,6 +71,9 @@ class TestOptions:
     looks: Annotated[int, typer.Option(min=1, max=2, help="2: an undecided test is doubled once.")] = _DEFAULT.max_looks
     ablation_seeds: Annotated[int, typer.Option(min=0, help="Seeds for the worth of each component; 0: none.")] = 16
     regime_seeds: Annotated[int, typer.Option(min=0, help="Seeds in each regime of the certificate; 0: none.")] = 4
+    why_seeds: Annotated[int, typer.Option(min=0, help="Seeds of each intervention on why it wins; 0: none.")] = (
+        WHY_SEEDS
+    )
 
     def protocol(self) -> Protocol:
         return Protocol(
@@ -164,6 +168,7 @@ def _settings(scenario: Scenario, search: SearchOptions, test: TestOptions, mode
         deadline_seconds=search.deadline,
         ablation_seeds=test.ablation_seeds,
         regime_seeds=test.regime_seeds,
+        why_seeds=test.why_seeds,
         llm=models.settings(search.proposer),
     ).check()
 

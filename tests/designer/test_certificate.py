@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from designer.certificate import REGIMES, certify
+from designer.certificate import LEVEL, MEASURES, REGIMES, _is_within, _judged, certify
 from designer.executor import LocalExecutor
 from designer.grid import Regime
 from designer.ledger import Ledger, RunRecord
@@ -39,7 +41,8 @@ def test_every_cell_says_what_a_gateway_would_measure_there(found: dict) -> None
     assert easy["arrival_rate"] == pytest.approx(0.02 * tight["arrival_rate"], rel=0.5)
     assert easy["kv_tokens"] == 4 * tight["kv_tokens"]
     assert tight["prompt_p50"] < tight["prompt_p90"] < tight["prompt_p99"]
-    assert tight["preempted_share"] > easy["preempted_share"] == 0.0
+    assert tight["preemptions_per_request"] > easy["preemptions_per_request"] == 0.0
+    assert tight.keys() == easy.keys() == MEASURES.keys() == found["measures"].keys()
 
 
 def test_the_worst_cell_is_named_whoever_the_rival(found: dict) -> None:  # type: ignore[type-arg]
@@ -77,3 +80,33 @@ def test_a_rival_that_fails_leaves_the_cell_out(tmp_path: Path) -> None:
 def test_the_regimes_were_written_down_before() -> None:
     assert len(REGIMES) == len(set(REGIMES)) == 12
     assert Regime() in REGIMES
+
+
+def cell(better: float, worse: float) -> dict:  # type: ignore[type-arg]
+    return {"regime": "r", "p": {"better": better, "worse": worse}}
+
+
+def test_won_is_said_at_a_level_for_all_cells_together() -> None:
+    cells = [cell(0.04, 0.96), cell(0.001, 0.999), cell(0.9, 0.1), cell(0.99, 0.002)]
+    judged = _judged(cells, 0)
+    assert [c["won"] for c in judged] == [False, True, False, False], "0.04 is no win among four"
+    assert [c["lost"] for c in judged] == [False, False, False, True]
+    assert judged[1]["adjusted_p"] == pytest.approx(0.004)
+    assert _judged(cells[:1], 0)[0]["won"]
+    assert not _judged(cells[:1], 1)[0]["won"], "a cell that could not be scored counts"
+
+
+def test_cells_without_a_difference_are_seldom_won() -> None:
+    """Of many certificates of twelve cells in which nothing is better, at most a share of LEVEL calls any cell won."""
+    rng = np.random.default_rng(4)
+    tables = rng.normal(0.0, 0.1, (1000, 12, 4))
+    p_values = stats.ttest_1samp(tables, 0.0, axis=2, alternative="less").pvalue
+    any_won = sum(any(c["won"] for c in _judged([cell(p, 1 - p) for p in row], 0)) for row in p_values)
+    assert any_won / 1000 < LEVEL + 0.02
+
+
+def test_a_cell_that_was_not_won_may_lie_within_the_ranges_and_is_named() -> None:
+    ranges = {"arrival_rate": [1.0, 3.0], "gap_cv": [1.0, 2.0]}
+    assert _is_within({"arrival_rate": 2.0, "gap_cv": 2.0}, ranges)
+    assert not _is_within({"arrival_rate": 3.5, "gap_cv": 2.0}, ranges)
+    assert not _is_within({"arrival_rate": 2.0, "gap_cv": 2.0}, {})

@@ -39,6 +39,7 @@ SETTINGS = Settings(
     protocol=Protocol(train_seeds=2, validation_seeds=7, finalists=1, sealed_seeds=9),
     ablation_seeds=0,
     regime_seeds=0,
+    why_seeds=0,
 )
 
 

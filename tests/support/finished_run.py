@@ -17,6 +17,7 @@ SETTINGS = Settings(
     protocol=PROTOCOL,
     ablation_seeds=8,
     regime_seeds=0,
+    why_seeds=0,
 )
 
 

@@ -20,6 +20,8 @@ ALONE = [
     "0",
     "--regime-seeds",
     "0",
+    "--why-seeds",
+    "0",
     "--baseline",
     "least_loaded+fcfs",
     "--reference",

@@ -35,7 +35,8 @@ def scenario(tmp_path: Path) -> str:
 def test_a_run_prints_json_and_leaves_policy_and_page(scenario: str, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "one"
     small = ["--budget", "10", "--train-seeds", "2", "--validation-seeds", "8", "--sealed-seeds", "9"]
-    limits = ["--finalists", "1", "--no-control", "--baseline", "least_loaded+fcfs", "--reference", "head_room"]
+    limits = ["--finalists", "1", "--no-control", "--why-seeds", "0", "--baseline", "least_loaded+fcfs"]
+    limits += ["--reference", "head_room"]
     done = CliRunner().invoke(app, ["run", "--scenario", scenario, "--out", str(out), *small, *limits, "--json"])
     assert done.exit_code == 0, done.stderr
     outcome = json.loads(done.stdout)

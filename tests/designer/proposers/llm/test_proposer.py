@@ -46,6 +46,7 @@ SETTINGS = Settings(
     protocol=PROTOCOL,
     ablation_seeds=0,
     regime_seeds=0,
+    why_seeds=0,
 )
 TRAIN = (5, 6)
 VARIANTS = [GOOD.replace("Shortest", f"Variant {n}: shortest") for n in range(40)]
