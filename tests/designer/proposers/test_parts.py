@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from designer.proposers.batching import BatchProgram
+from designer.ablation import components
+from designer.proposers.batching import BatchProgram, Order, Term
 from designer.proposers.behaviour import requests, situations
-from designer.proposers.grammar import GrammarError, Program
+from designer.proposers.grammar import Field, GrammarError, Program, Rank
 from designer.proposers.interpret import Router, order_key
 from designer.proposers.interpret_batch import Batcher
 from designer.proposers.interpret_scaling import Scaler
@@ -16,7 +17,8 @@ from designer.proposers.known_rules import PLAIN_ROUTER
 from designer.proposers.parts import JOINT, PARTS, Joint, PartName, behaviour, emit_joint, from_json, to_json
 from designer.proposers.roster import parse_target
 from designer.proposers.sampling import Sampler
-from designer.proposers.scaling import ScalingProgram
+from designer.proposers.scaling import ScalingProgram, make
+from designer.subject import subject_of_source
 from policies.conformance import Effort, check_policy, check_source
 from policies.contract import slots_of
 from policies.loader import LoadedPolicy, PolicySpec, load_source
@@ -138,3 +140,25 @@ def test_the_parameters_of_a_module_are_the_constants_of_its_parts() -> None:
 def test_what_is_no_program_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(GrammarError, match="not a"):
         from_json(data)
+
+
+def test_a_joint_program_is_taken_apart_part_by_part_and_within_parts() -> None:
+    program = Joint(
+        (
+            ("scheduling", Program(order=(Rank(Field("request.num_prompt_tokens")),))),
+            ("autoscaling", make(("requests_ahead",), "larger", {"spare_replicas": 0.5, "hold_seconds": 60.0})),
+            ("batch", BatchProgram(Order((Term("num_prompt_tokens"),)))),
+        )
+    )
+    winner = subject_of_source(emit_joint(program), "winner")
+    found = {component.words: component.without.parts[0].source for component in components(winner, to_json(program))}
+    assert list(found) == [
+        "the scheduling rules",
+        "the autoscaling rules",
+        "the look ahead",
+        "the spare replicas",
+        "the patience before shrinking",
+        "the batch rules",
+    ], "of an order of one rank, and a batch rule of one rule, nothing is left when that is left out"
+    assert "self._requests_ahead" not in found["the autoscaling rules"]
+    assert all(check_source(source) == [] for source in found.values())
