@@ -18,3 +18,17 @@ def shortcomings(validation: Mapping[str, Any] | None, sealed: Sequence[Mapping[
         yield f"{line} The claim is about the best of the others, and it may be the weaker for it."
     for row in sealed[-1].get("failed", ()) if sealed else ():
         yield f"{row['label']} failed on the sealed seeds, so there is no figure beside it: {row['failure']}."
+
+
+def of_cells(certificate: Mapping[str, Any]) -> list[str]:
+    """In how many regimes a winner won and lost, at what level, and where its ranges promise too much."""
+    cells, failed = certificate["cells"], certificate.get("failed", ())
+    won, lost = (sum(1 for cell in cells if cell.get(what)) for what in ("won", "lost"))
+    lines = [
+        f"Won in {won} of {len(cells) + len(failed)} regimes, lost in {lost}, at a level of "
+        f"{certificate['level']:.0%} for all of them together; in the others neither is shown."
+    ]
+    lines += [f"Not scored: {cell['regime']}: {cell['failure']}." for cell in failed]
+    if within := certificate["within_and_not_won"]:
+        lines.append(f"Within the ranges below it did not win in: {'; '.join(within)}.")
+    return lines

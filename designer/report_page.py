@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from designer import svg
+from designer.claim import of_cells
 from designer.findings import ARMS, Entry, Findings
 from designer.gates_page import gate_sections
 from designer.html_parts import note, table
@@ -146,10 +147,12 @@ def _regimes(findings: Findings) -> Iterator[str]:
     yield svg.heat_map(labels, [cell["regime"] for cell in certificate["cells"]], cells)
     seeds = f"{certificate['seeds']} seeds in each regime"
     yield note(f"The winner's metric / the other's, {seeds}; blue is better. It has no part in the verdict.")
+    yield from (f"<p>{html.escape(line)}</p>" for line in of_cells(certificate))
     if certificate.get("won_in"):
         yield "<p>Won where a gateway measures:</p>"
-        ranges = certificate["won_in"].items()
-        yield table(("measure", "from", "to"), [(what, f"{low:g}", f"{high:g}") for what, (low, high) in ranges])
+        where = certificate["measures"]
+        rows = [(what, f"{low:g}", f"{high:g}", where[what]) for what, (low, high) in certificate["won_in"].items()]
+        yield table(("measure", "from", "to", "where it is"), rows)
 
 
 def _ratio_to(cell: Mapping[str, Any], label: str) -> float | None:

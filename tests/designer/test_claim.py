@@ -1,6 +1,6 @@
 """A claim says what it does not cover."""
 
-from designer.claim import not_compared, shortcomings
+from designer.claim import not_compared, of_cells, shortcomings
 
 MISSING = {"label": "tuned-baseline 12", "digest": "d", "failure": "ran past its deadline"}
 
@@ -22,3 +22,14 @@ def test_a_baseline_that_failed_is_said_to_be_not_compared() -> None:
 def test_what_failed_on_the_sealed_seeds_is_said() -> None:
     (said,) = shortcomings({}, [{"failed": [MISSING]}])
     assert said.startswith("tuned-baseline 12 failed on the sealed seeds")
+
+
+def test_a_certificate_says_its_level_and_where_its_ranges_promise_too_much() -> None:
+    cells = [{"won": True, "lost": False}, {"won": False, "lost": True}, {"won": False, "lost": False}]
+    failed = [{"regime": "KV x0.8", "failure": "too slow"}]
+    certificate = {"cells": cells, "failed": failed, "level": 0.05, "within_and_not_won": ["KV x1, load x0.8"]}
+    first, second, third = of_cells(certificate)
+    assert first.startswith("Won in 1 of 4 regimes, lost in 1, at a level of 5% for all of them together")
+    assert second == "Not scored: KV x0.8: too slow."
+    assert third == "Within the ranges below it did not win in: KV x1, load x0.8."
+    assert len(of_cells({**certificate, "failed": [], "within_and_not_won": []})) == 1
