@@ -100,6 +100,8 @@ class _Bench:
     subjects: Mapping[str, Subject]
     """By the spec that a gateway loads: the winner, then the comparator."""
     comparator_label: str
+    workers: tuple[str, ...]
+    """The addresses of real workers, as a caged gateway can reach them."""
 
     @classmethod
     def of(cls, ledger: Ledger, conditions: Conditions) -> _Bench:
@@ -109,7 +111,11 @@ class _Bench:
         winner, comparator = (ledger.subject(digest) for digest in (frozen.digest, frozen.comparator))
         specs = {_as_spec(subject, folder): subject for subject in (winner, comparator)}
         scenario = Scenario.model_validate_json(ledger.run().scenario)
-        return cls(ledger, scenario, conditions, folder, specs, comparator.label)
+        try:
+            workers = reachable(conditions.workers)
+        except ValueError as error:
+            raise ReplayError(str(error)) from None
+        return cls(ledger, scenario, conditions, folder, specs, comparator.label, workers)
 
     def make_pair(self, run_pair: Callable[..., Fidelity], on_policy: Callable[[Comparison], None]) -> None:
         """One more; a stop on the way leaves a pair that was begun and not ended."""
@@ -126,7 +132,7 @@ class _Bench:
             place,
             speed=self.conditions.speed,
             first_seconds=self.conditions.first_seconds,
-            workers=self._workers(),
+            workers=self.workers,
             on_policy=on_policy,
             hosting=hosting(self.subjects, self._cpu_seconds()),
         )
@@ -134,12 +140,6 @@ class _Bench:
         made = [by_policy[spec] for spec in specs]
         content = {"number": number, "seed": seed, "layers": _layers(place), **self._as_row(made[0], made[1])}
         self.ledger.add_result(pair_result(number), content)
-
-    def _workers(self) -> tuple[str, ...]:
-        try:
-            return reachable(self.conditions.workers)
-        except ValueError as error:
-            raise ReplayError(str(error)) from None
 
     def _cpu_seconds(self) -> int:
         length = self.conditions.first_seconds or getattr(self.scenario.workload, "duration_seconds", None) or 86_400.0
@@ -160,7 +160,8 @@ def state_of(winner: Comparison, comparator: Comparison) -> str:
     anything else that keeps the two from being compared."""
     if winner.is_valid and comparator.is_valid:
         return "valid"
-    return "lost" if "lost" in winner.verdict and comparator.is_valid else "invalid"
+    lost = "lost" in winner.verdict and "lost" in winner.first_verdict
+    return "lost" if lost and comparator.is_valid else "invalid"
 
 
 def _policy_row(done: Comparison) -> dict[str, Any]:

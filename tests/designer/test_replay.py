@@ -100,17 +100,20 @@ def test_invalid_and_aborted_pairs_are_kept(outcome: RunOutcome, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("winner", "comparator", "state"),
+    ("first", "second", "comparator", "state"),
     [
-        ("valid", "valid", "valid"),
-        ("invalid: 3 requests lost", "valid", "lost"),
-        ("invalid: 3 requests lost", "invalid: 2 requests lost", "invalid"),
-        ("valid", "invalid: 2 requests lost", "invalid"),
-        ("invalid: the client fell behind", "valid", "invalid"),
+        ("", "valid", "valid", "valid"),
+        ("invalid: 3 requests lost", "valid", "valid", "valid"),
+        ("invalid: 3 requests lost", "invalid: 1 requests lost", "valid", "lost"),
+        ("invalid: the client fell behind", "invalid: 1 requests lost", "valid", "invalid"),
+        ("invalid: 3 requests lost", "invalid: 3 requests lost", "invalid: 2 requests lost", "invalid"),
+        ("", "valid", "invalid: 2 requests lost", "invalid"),
+        ("invalid: the client fell behind", "invalid: the client fell behind", "valid", "invalid"),
     ],
 )
-def test_what_a_pair_is(winner: str, comparator: str, state: str) -> None:
-    assert state_of(comparison(1, 1, winner), comparison(1, 1, comparator)) == state
+def test_what_a_pair_is(first: str, second: str, comparator: str, state: str) -> None:
+    winner = replace(comparison(1, 1, second), first_verdict=first)
+    assert state_of(winner, comparison(1, 1, comparator)) == state
 
 
 def test_times_that_are_not_there_are_null(outcome: RunOutcome, tmp_path: Path) -> None:
@@ -187,3 +190,5 @@ def test_a_worker_that_cannot_be_reached_from_a_cage_is_refused(outcome: RunOutc
     for url, why in (("https://localhost:1", "look none up"), ("ftp://x", "http://HOST:PORT")):
         with Ledger.open(tmp_path / "run") as ledger, pytest.raises(ReplayError, match=why):
             replay(ledger, pairs=1, conditions=Conditions(workers=(url,)), run_pair=runner([]))
+    with Ledger.open(tmp_path / "run") as ledger:
+        assert not list(pairs_in(ledger))
