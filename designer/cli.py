@@ -81,7 +81,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("evaluate")(evaluate_command)
-app.command("grid")(grid_command)
+app.command("grid")(grouped(grid_command))
 app.command("run")(grouped(run_command))
 app.command("resume")(grouped(resume_command))
 app.command("report")(report_command)

@@ -155,30 +155,31 @@ def evaluate(
         EvaluationError: no seed, a seed twice, or a process that died.
         PolicyLoadError, ScenarioError, TraceError, ProfileError: bad input.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise EvaluationError("an evaluation needs seeds, each once")
+    _need_each_once(seeds)
     names = list(dict.fromkeys([*specs, comparator]))
     loaded = [_load(name) for name in names]
-    tasks = [_Task(policy, seed, pinned, scenario) for seed in seeds for policy, (pinned, _) in enumerate(loaded)]
-    if reference:
-        tasks += [_Task(len(names), seed, (), scenario) for seed in seeds]
+    pinned = [specs for specs, _ in loaded] + ([()] if reference else [])
+    tasks = [_Task(index, seed, specs, scenario) for seed in seeds for index, specs in enumerate(pinned)]
     done = {(result.policy, result.seed): result for result in _run(tasks, jobs, on_done)}
-    scores = tuple(
-        PolicyScore(name, _identities(policies), tuple(done[index, seed].summary for seed in seeds))
-        for index, (name, (_, policies)) in enumerate(zip(names, loaded, strict=True))
-    )
-    cpu_seconds = sum(result.cpu_seconds for result in done.values())
-    clairvoyant = tuple(done[len(names), seed].summary for seed in seeds) if reference else ()
+
+    def score(name: str, index: int, policies: Sequence[LoadedPolicy]) -> PolicyScore:
+        return PolicyScore(name, _identities(policies), tuple(done[index, seed].summary for seed in seeds))
+
     return Scorecard(
         scenario=scenario.name,
         scenario_digest=scenario.digest,
         metric=scenario.objective.metric,
         seeds=tuple(seeds),
         comparator=comparator,
-        scores=scores,
-        cpu_seconds=cpu_seconds,
-        reference=PolicyScore(CLAIRVOYANT, (), clairvoyant) if reference else None,
+        scores=tuple(score(name, index, loaded[index][1]) for index, name in enumerate(names)),
+        cpu_seconds=sum(result.cpu_seconds for result in done.values()),
+        reference=score(CLAIRVOYANT, len(names), ()) if reference else None,
     )
+
+
+def _need_each_once(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise EvaluationError("an evaluation needs seeds, each once")
 
 
 def _average(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -160,25 +161,16 @@ def replay_command(
     Latency is counted from the intended send time. Exit status 1: nothing was completed, or the client fell behind
     its times, so that the run is invalid.
     """
-    run_id = _run_id()
-    plan = Plan(
-        url=url,
+    base = _plan(url, endpoint, model, api_key, stream, timeout, output_header, seed, records)
+    plan = replace(
+        base,
         trace=str(trace),
-        endpoint=_one_of("endpoint", endpoint, Endpoint),
-        model=model,
-        api_key=api_key,
-        stream=stream,
-        timeout=timeout,
         speed=speed,
         limit_seconds=limit_seconds,
         max_requests=max_requests,
         max_inflight=max_inflight,
         max_tokens=_one_of("max-tokens", max_tokens, MaxTokens),
-        output_header=output_header,
-        salt=run_id if salt is None else salt,
-        run_id=run_id,
-        seed=seed,
-        records=_path(records),
+        salt=base.salt if salt is None else salt,
     )
     _finish(str(trace), send(plan), as_json)
 
@@ -205,7 +197,6 @@ def run_command(
     as_json: JsonOption = False,
 ) -> None:
     """Send a quick load, without a trace."""
-    run_id = _run_id()
     workload = Workload(
         rate=rate,
         duration=duration,
@@ -215,22 +206,8 @@ def run_command(
         max_tokens=(max(1, round(output_tokens)),),
         seed=seed,
     )
-    plan = Plan(
-        url=url,
-        workload=workload,
-        endpoint=_one_of("endpoint", endpoint, Endpoint),
-        model=model,
-        api_key=api_key,
-        stream=stream,
-        timeout=timeout,
-        concurrency=concurrency,
-        output_header=output_header,
-        salt=run_id,
-        run_id=run_id,
-        seed=seed,
-        records=_path(records),
-    )
-    _finish(url, send(plan), as_json)
+    base = _plan(url, endpoint, model, api_key, stream, timeout, output_header, seed, records)
+    _finish(url, send(replace(base, workload=workload, concurrency=concurrency)), as_json)
 
 
 @app.command("report", epilog="Example: loadgen report before.jsonl after.jsonl")
@@ -245,6 +222,34 @@ def report_command(
     for path, report in reports.items():
         print_report(path, report, Console())
     return None
+
+
+def _plan(
+    url: str,
+    endpoint: str,
+    model: str | None,
+    api_key: str | None,
+    stream: bool,
+    timeout: float,
+    output_header: bool,
+    seed: int,
+    records: Path | None,
+) -> Plan:
+    """What every way of sending has in common; the salt is the run's own."""
+    run_id = _run_id()
+    return Plan(
+        url=url,
+        endpoint=_one_of("endpoint", endpoint, Endpoint),
+        model=model,
+        api_key=api_key,
+        stream=stream,
+        timeout=timeout,
+        output_header=output_header,
+        salt=run_id,
+        run_id=run_id,
+        seed=seed,
+        records=_path(records),
+    )
 
 
 def _finish(name: str, report: dict[str, Any], as_json: bool) -> None:

@@ -55,12 +55,16 @@ def fidelity_command(
             first_seconds=seconds,
             on_policy=lambda done: _tell_progress(progress, done),
         )
+    _show(fidelity, as_json)
+    if len(fidelity.valid) < len(fidelity.comparisons):
+        raise typer.Exit(1)
+
+
+def _show(fidelity: Fidelity, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(to_dict(fidelity), indent=2))
     else:
         _print(fidelity, Console(width=None if sys.stdout.isatty() else 132))
-    if len(fidelity.valid) < len(fidelity.comparisons):
-        raise typer.Exit(1)
 
 
 def to_dict(fidelity: Fidelity) -> dict[str, Any]:

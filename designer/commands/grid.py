@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -10,25 +11,40 @@ import typer
 
 from designer.commands.progress import progress
 from designer.evaluate import COMPARATOR, EvaluationError
-from designer.grid import AS_IT_IS, POISSON, regimes, run_grid, to_json, to_markdown
+from designer.grid import AS_IT_IS, POISSON, Grid, Regime, regimes, run_grid, to_json, to_markdown
 from designer.simulator.scenario import load_scenario
 
 _T = TypeVar("_T")
 
 
-def grid_command(
-    specs: Annotated[list[str], typer.Argument(metavar="POLICY...", help="Names or files, as for evaluate.")],
-    scenario: Annotated[str, typer.Option(help="The grid's origin: a built-in scenario or a .toml file.")] = "glia",
-    kv: Annotated[str, typer.Option(help="Factors of the KV blocks.")] = "0.5,1,2",
-    load: Annotated[str, typer.Option(help="Factors of the arrival rate.")] = "0.7,1,1.2",
-    lengths: Annotated[str, typer.Option(help="Factors of the median prompt and output: 4x0.5.")] = "1x1",
+@dataclass(frozen=True)
+class GridOptions:
+    """Which cells there are."""
+
+    scenario: Annotated[str, typer.Option(help="The grid's origin: a built-in scenario or a .toml file.")] = "glia"
+    kv: Annotated[str, typer.Option(help="Factors of the KV blocks.")] = "0.5,1,2"
+    load: Annotated[str, typer.Option(help="Factors of the arrival rate.")] = "0.7,1,1.2"
+    lengths: Annotated[str, typer.Option(help="Factors of the median prompt and output: 4x0.5.")] = "1x1"
     burstiness: Annotated[
         str | None, typer.Option(help="poisson, or the sigma of log-normal gaps: poisson,1,2. The scenario's own.")
-    ] = None,
+    ] = None
+    seeds: Annotated[int, typer.Option(min=1, help="In each cell.")] = 4
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1
+    duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds of arrivals; the scenario's own.")] = None
+
+    def cells(self) -> tuple[Regime, ...]:
+        return regimes(
+            _factors(self.kv, "--kv"),
+            _factors(self.load, "--load"),
+            _read(self.lengths, "--lengths", "4x0.5", _mix),
+            (AS_IT_IS,) if self.burstiness is None else _read(self.burstiness, "--burstiness", "poisson or 1.5", _gaps),
+        )
+
+
+def grid_command(
+    specs: Annotated[list[str], typer.Argument(metavar="POLICY...", help="Names or files, as for evaluate.")],
+    grid: GridOptions,
     comparator: Annotated[list[str] | None, typer.Option(help="Ratios are to it; may be given again.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="In each cell.")] = 4,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
-    duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds of arrivals; the scenario's own.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every cell and seed.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write heat maps to this HTML file.")] = None,
@@ -37,33 +53,31 @@ def grid_command(
 
     Example: designer grid head_room --kv 0.5,1,8 --load 0.7,1 --comparator least_loaded --comparator expert
     """
-    cells = regimes(
-        _factors(kv, "--kv"),
-        _factors(load, "--load"),
-        _read(lengths, "--lengths", "4x0.5", _mix),
-        (AS_IT_IS,) if burstiness is None else _read(burstiness, "--burstiness", "poisson or 1.5", _gaps),
-    )
-    comparators = comparator or [COMPARATOR]
-    total = len(cells) * seeds * len({*specs, *comparators})
+    cells, comparators = grid.cells(), comparator or [COMPARATOR]
+    total = len(cells) * grid.seeds * len({*specs, *comparators})
     with progress(total) as on_done:
-        grid = run_grid(
+        found = run_grid(
             specs,
-            load_scenario(scenario),
+            load_scenario(grid.scenario),
             cells,
-            range(first_seed, first_seed + seeds),
+            range(grid.first_seed, grid.first_seed + grid.seeds),
             comparators=comparators,
-            duration_seconds=duration,
+            duration_seconds=grid.duration,
             jobs=jobs,
             on_done=on_done,
         )
     if report is not None:
-        from designer.grid_page import to_html
+        _write(found, report)
+    typer.echo(to_json(found) if json else to_markdown(found))
 
-        try:
-            report.write_text(to_html(grid), encoding="utf-8")
-        except OSError as error:
-            raise EvaluationError(f"{report}: cannot be written: {error.strerror}") from None
-    typer.echo(to_json(grid) if json else to_markdown(grid))
+
+def _write(grid: Grid, report: Path) -> None:
+    from designer.grid_page import to_html
+
+    try:
+        report.write_text(to_html(grid), encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{report}: cannot be written: {error.strerror}") from None
 
 
 def _read(text: str, option: str, example: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
