@@ -19,9 +19,7 @@ def _time() -> Iterator[Cheat]:
         "endless at import", "burns the budget before it is a policy", "pass", before="while True:\n    pass"
     )
     yield changed_route("sleeps", "waits for ever", "import time\ntime.sleep(1e6)")
-    yield changed_route(
-        "sleeps by poll", "waits by a call that is allowed", "import select\nselect.poll().poll(10 ** 9)"
-    )
+    yield changed_route("sleeps by poll", "waits by another call", "import select\nselect.poll().poll(10 ** 9)")
     lock = "import _thread\nlock = _thread.allocate_lock()\nlock.acquire()\nlock.acquire()"
     yield changed_route("waits for itself", "takes a lock twice", lock)
     yield changed_route("endless in C", "loops where no signal is heard", "sum(iter(int, 1))")
@@ -44,9 +42,14 @@ def _space() -> Iterator[Cheat]:
     )
     yield changed_route("long text", "multiplies a text", "'x' * (1 << 40)")
     yield changed_route("deep recursion", "breaks the stack", "def deeper(n):\n    return deeper(n + 1)\ndeeper(0)")
-    nest = (
-        "import sys\nsys.setrecursionlimit(1 << 30)\nnest = []\nfor _ in range(10 ** 6):\n    nest = [nest]\nrepr(nest)"
-    )
+    nest = """
+    import sys
+    sys.setrecursionlimit(1 << 30)
+    nest = []
+    for _ in range(200_000):
+        nest = [nest]
+    repr(nest)
+    """
     yield changed_route("deep recursion in C", "breaks the stack of C", nest)
     flood = "import os\nfor fd in (1, 2):\n    for _ in range(64):\n        os.write(fd, b'x' * 65536)"
     yield changed_route("floods the output", "writes eight megabytes to its standard streams, each time", flood)

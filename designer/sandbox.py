@@ -313,7 +313,7 @@ class Sandbox:
             answer, hosted = simulation.finish(), policy.finish()
         if "error" in hosted and ("error" in answer or answer["result"].get("summary", {}).get("num_policy_failures")):
             return {"error": hosted["error"], "wall_seconds": answer.get("wall_seconds", 0.0)}
-        return answer
+        return {**answer, "cpu_seconds": answer.get("cpu_seconds", 0.0) + hosted.get("cpu_seconds", 0.0)}
 
     def _job(self, work: str, task: Task) -> dict[str, Any]:
         scenario, subject = self._scenario, task.subject.to_json()

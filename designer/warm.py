@@ -76,6 +76,7 @@ def _in_child(work: Work, job: Job, fds: list[int], sock: socket.socket) -> dict
     return {
         **_judge(data, ended, status, usage.ru_utime + usage.ru_stime, job),
         "wall_seconds": time.monotonic() - started,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
     }
 
 
@@ -117,10 +118,11 @@ def _judge(data: bytes, ended: bool, status: int, cpu: float, job: Job) -> dict[
 
 def _death(status: int, *, spent: bool) -> str:
     """``spent``: all its processor time, so that who does not hear SIGXCPU was killed a second later."""
-    if os.WIFSIGNALED(status) and (spent or os.WTERMSIG(status) == signal.SIGXCPU):
+    killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    if killed_by == signal.SIGXCPU or (killed_by == signal.SIGKILL and spent):
         return "used up its processor time"
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    if killed_by not in (None, signal.SIGKILL):
+        return f"was killed by {signal.Signals(killed_by).name}"
     return "ended without a result"
 
 

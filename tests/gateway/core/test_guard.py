@@ -122,6 +122,25 @@ class TestErrors:
         made.route(REQUEST, candidates, POOL)
         assert made.last_failure == "routing: exception: Rude: (no text)"
 
+    def test_nothing_that_an_error_or_answer_says_of_itself_gets_past(self, candidates):
+        """A text that raises what is no Exception, and a class whose name does."""
+
+        class Nameless(type):
+            @property
+            def __name__(cls):
+                raise SystemExit
+
+        class Rude(BaseException, metaclass=Nameless):
+            def __str__(self):
+                raise SystemExit
+
+        made = guard(routing=raising(Rude()))
+        made.route(REQUEST, candidates, POOL)
+        assert made.last_failure == "routing: exception: Rude: (no text)"
+        made = guard(routing=Calls(route=lambda *arguments: Nameless("Odd", (), {})()))
+        assert made.route(REQUEST, candidates, POOL) is candidates.states[1]
+        assert made.last_failure == "routing: wrong_answer: route answered a Odd, none of its candidates"
+
     def test_the_failure_is_one_short_line(self, candidates):
         made = guard(routing=raising(ValueError("a\nb" + "x" * 5000)))
         made.route(REQUEST, candidates, POOL)
