@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from designer.subject import Subject, fields_read, load_subject
 from gateway.core.policy_set import PolicyIdentity, PolicySet
+from gateway.mockworker.engine_types import BatchEngineView, BatchRequestView
 from policies.contract import SLOTS, Candidate, Dispatched, Finished, FirstToken, Pool, Request, Slot, Variant, Worker
 from policies.syntax import parse
 
@@ -30,8 +31,6 @@ _EVENTS: Mapping[str, type[Dispatched] | type[FirstToken] | type[Finished]] = {
     "FirstToken": FirstToken,
     "Finished": Finished,
 }
-REMOTE_SLOTS: tuple[Slot, ...] = ("routing", "scheduling", "autoscaling", "observer")
-"""A batch policy is asked inside the engine, thousands of times a second: it is run in the first tier only."""
 
 
 class LockstepError(Exception):
@@ -78,18 +77,17 @@ class RemotePolicy:
         hello = self._receive()
         self.slots: tuple[Slot, ...] = tuple(slot for slot in SLOTS if slot in hello["slots"])
         self.identities: tuple[dict[str, Any], ...] = tuple(hello["identities"])
-        if "batch" in self.slots:
-            raise LockstepError("a batch policy cannot be run in a process of its own")
 
     def policy_set(self) -> PolicySet:
         """A set whose slots all lead to the other side."""
-        mine: dict[str, Any] = {slot: self for slot in self.slots if slot in REMOTE_SLOTS and slot != "observer"}
+        mine: dict[str, Any] = {slot: self for slot in self.slots if slot != "observer"}
         identity = PolicyIdentity(self._subject.label, self._subject.digest)
         return PolicySet(
             generation=0,
             routing=mine.get("routing"),
             scheduling=mine.get("scheduling"),
             autoscaling=mine.get("autoscaling"),
+            batch=mine.get("batch"),
             observers=(self,) if "observer" in self.slots else (),
             identities=dict.fromkeys(self.slots, identity),
             reads=fields_read(self._subject),
@@ -114,6 +112,15 @@ class RemotePolicy:
 
     def desired_replicas(self, pool: Pool) -> Mapping[str, int]:
         return cast(Mapping[str, int], self._ask(("desired_replicas", self._pool(pool))))
+
+    def waiting_key(self, request: BatchRequestView) -> Any:
+        return _tuples(self._ask(("waiting_key", tuple(request))))
+
+    def victim_key(self, request: BatchRequestView) -> Any:
+        return _tuples(self._ask(("victim_key", tuple(request))))
+
+    def prefill_budget(self, engine: BatchEngineView) -> int:
+        return cast(int, self._ask(("prefill_budget", tuple(engine))))
 
     def observe(self, event: Dispatched | FirstToken | Finished) -> None:
         kind = type(event)
@@ -229,6 +236,15 @@ class _Host:
 
     def _desired_replicas(self, pool: tuple[Any, ...]) -> Any:
         return dict(self._policies["autoscaling"].desired_replicas(self._show(pool)))
+
+    def _waiting_key(self, request: tuple[Any, ...]) -> Any:
+        return self._policies["batch"].waiting_key(BatchRequestView(*request))
+
+    def _victim_key(self, request: tuple[Any, ...]) -> Any:
+        return self._policies["batch"].victim_key(BatchRequestView(*request))
+
+    def _prefill_budget(self, engine: tuple[Any, ...]) -> Any:
+        return self._policies["batch"].prefill_budget(BatchEngineView(*engine))
 
     def _observe(self, kind: str, values: tuple[Any, ...]) -> None:
         for observer in self._observers:

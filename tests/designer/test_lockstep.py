@@ -4,13 +4,17 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
 from designer.lockstep import LockstepError, RemotePolicy, admits_all, serve
 from designer.proposers.behaviour import situations
-from designer.subject import Subject, fields_read, subject_of_source, subject_of_specs
+from designer.simulator.world import simulate
+from designer.subject import Subject, fields_read, load_subject, subject_of_source, subject_of_specs
+from gateway.mockworker.engine_types import BatchEngineView, BatchRequestView
 from policies.contract import Dispatched, Pool, Variant
+from tests.support.contended_scenario import contended_scenario
 from tests.support.programs import load
 
 Connect = Callable[[Subject], RemotePolicy]
@@ -125,14 +129,25 @@ def test_an_answer_that_is_no_json_is_an_error_here(connect: Connect) -> None:
             call()
 
 
-def test_a_batch_policy_cannot_be_asked_from_afar(connect: Connect) -> None:
-    batch = module(
-        "".join(
-            f"    def {name}(self, x):\n        return 0\n" for name in ("waiting_key", "victim_key", "prefill_budget")
-        )
-    )
-    with pytest.raises(LockstepError, match="batch"):
-        connect(batch)
+def test_a_batch_policy_is_asked_from_afar_as_it_would_be_inside_the_engine(connect: Connect) -> None:
+    subject = subject_of_specs("batch/shortest_prompt:ageing=0.1,prefill_share=0.3")
+    remote, (near,) = connect(subject).policy_set().batch, load_subject(subject, 1)
+    near_batch: Any = near.policy
+    assert remote is not None
+    for n in range(20):
+        request = BatchRequestView(f"r{n}", 10 + n, n, 2 * n, 0.1 * n, n % 3, n % 2)
+        assert remote.waiting_key(request) == near_batch.waiting_key(request)
+        assert remote.victim_key(request) == near_batch.victim_key(request)
+        engine = BatchEngineView(n, 2 * n, 100 - n, 100, 2048)
+        assert remote.prefill_budget(engine) == near_batch.prefill_budget(engine)
+
+
+def test_a_run_with_a_batch_policy_elsewhere_is_the_same_run(connect: Connect) -> None:
+    subject = subject_of_specs("least_loaded+batch/shortest_prompt")
+    remote = connect(subject)
+    far, near = (simulate(contended_scenario(), source, 1) for source in (remote.policy_set, subject.label))
+    assert near.preemptions.sum() > 0, "victims are chosen"
+    assert far.to_json(columns=True) == near.to_json(columns=True)
 
 
 def test_admit_is_not_asked_only_where_it_can_be_nothing_but_true() -> None:
