@@ -74,7 +74,7 @@ class Arm:
 
     @property
     def history(self) -> History:
-        return History(self._reference, tuple(self._outcomes))
+        return History(self._reference, tuple(self._outcomes), self.spent)
 
     def run(self) -> None:
         """Spend the whole budget, or as much of it as the proposer has candidates for."""

@@ -57,6 +57,8 @@ class History:
     """The metric of the reference policy on every train seed."""
     outcomes: Sequence[Outcome] = ()
     """In the order they were proposed, those that wait for their score included."""
+    spent: int = 0
+    """Of the budget, in simulations of one policy on one seed."""
 
     def incumbent(self) -> Outcome | None:
         """Of the candidates scored on most seeds, the best; None before the first score."""

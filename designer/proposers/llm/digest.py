@@ -45,7 +45,12 @@ def experiment_rows(history: History, numbers: Sequence[int]) -> list[tuple[Any,
 
 def ledger_digest(history: History, numbers: Sequence[int]) -> str:
     """One line an experiment."""
-    lines = [experiment_line(*row) for row in experiment_rows(history, numbers)]
+    return digest_of(experiment_rows(history, numbers))
+
+
+def digest_of(rows: Sequence[tuple[Any, ...]]) -> str:
+    """The same, of rows of ``experiment_rows``."""
+    lines = [experiment_line(*row) for row in rows]
     return "\n".join(lines) or "no experiment yet"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +16,6 @@ from designer.sandbox import Sandbox
 from designer.subject import Subject, subject_of_source, subject_of_specs
 
 ANALYSIS_EVENT = "analysis simulation"
-_KEPT = 4
-"""Results of simulations that are kept for further questions."""
 
 
 class SimulatorPlayground:
@@ -28,13 +28,15 @@ class SimulatorPlayground:
         self._budget = budget
         self._cap = caps.analysis_simulations
         self._train_seeds: tuple[int, ...] = ()
-        self._kept: dict[tuple[str, int], Mapping[str, Any]] = {}
+        self._kept: dict[tuple[str, int], bytes] = {}
+        """Every answer, compressed: there are no more than the cap allows."""
+        self._one_at_a_time = asyncio.Lock()
+        """Conversations side by side must not pass the cap together, nor have the same simulated twice."""
 
     def simulations_left(self, history: History) -> int:
-        """Of the search's budget; a failure is counted with one simulation more than it has scores."""
+        """Of the search's budget, as the search counts."""
         self._train_seeds = tuple(history.reference)
-        spent = sum(len(o.scores) + (o.status == "failed") for o in history.outcomes)
-        return max(0, self._budget - spent)
+        return max(0, self._budget - history.spent)
 
     def summaries(self, outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
         """Of the first seed the candidate has a score on; empty without one."""
@@ -56,7 +58,8 @@ class SimulatorPlayground:
         wanted = {"reference": self._reference}
         if outcome is not None:
             wanted[name] = subject_of_source(outcome.proposal.source, "candidate")
-        columns = {label: await asyncio.to_thread(self._columns, subject, seed) for label, subject in wanted.items()}
+        async with self._one_at_a_time:
+            columns = {label: await self._columns(subject, seed) for label, subject in wanted.items()}
         records = Records()
         try:
             for label, found in columns.items():
@@ -66,17 +69,18 @@ class SimulatorPlayground:
             raise
         return records
 
-    def _columns(self, subject: Subject, seed: int) -> Mapping[str, Any]:
+    async def _columns(self, subject: Subject, seed: int) -> Mapping[str, Any]:
+        """Simulated once, and kept. What an earlier process of this run was granted is granted again."""
         key = subject.digest, seed
-        if key in self._kept:
-            return self._kept[key]
-        if len(list(self._ledger.events(ANALYSIS_EVENT))) >= self._cap:
-            raise RecordsError(f"the cap of {self._cap} analysis simulations is reached")
-        self._ledger.add_event(ANALYSIS_EVENT, {"digest": subject.digest, "seed": seed})
-        answer = self._sandbox.columns(subject, seed)
-        if isinstance(answer, str):
-            raise RecordsError(f"the simulation could not be repeated: {answer}")
-        while len(self._kept) >= _KEPT:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[key] = answer
-        return answer
+        if key not in self._kept:
+            granted = {(content["digest"], content["seed"]) for _, content in self._ledger.events(ANALYSIS_EVENT)}
+            if key not in granted and len(granted) >= self._cap:
+                raise RecordsError(f"the cap of {self._cap} analysis simulations is reached")
+            again = {"again": True} if key in granted else {}
+            self._ledger.add_event(ANALYSIS_EVENT, {"digest": subject.digest, "seed": seed, **again})
+            answer = await asyncio.to_thread(self._sandbox.columns, subject, seed)
+            self._kept[key] = zlib.compress(json.dumps(answer).encode())
+        found = json.loads(zlib.decompress(self._kept[key]))
+        if isinstance(found, str):
+            raise RecordsError(f"the simulation could not be repeated: {found}")
+        return dict(found)

@@ -12,10 +12,10 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "researcher": _BRIEFING,
     "researcher-start": (*_BRIEFING, "digest", "findings", "best", "budget"),
     "analyst": ("tables", "turns"),
-    "supervisor": _BRIEFING,
+    "supervisor": tuple(mark for mark in _BRIEFING if mark != "contract"),
     "text-tools": ("tools",),
 }
-"""What each may name in double braces."""
+"""What each may name in double braces; the contract is code, and the Supervisor sees none."""
 NAMES = tuple(MARKS)
 SMALL = "small"
 """The name of the shorter set, for models with a context of about four thousand tokens."""

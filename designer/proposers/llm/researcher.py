@@ -16,6 +16,7 @@ from designer.proposers.llm.analyst import Analyst
 from designer.proposers.llm.conversation import Conversation, ConversationEndedError, Desk
 from designer.proposers.llm.digest import Finding, experiment_result, experiment_rows, findings_text, ledger_digest
 from designer.proposers.llm.prompts import fill
+from designer.proposers.llm.prose import written
 from designer.proposers.llm.records import Records, RecordsError
 from designer.proposers.llm.supervisor import Supervisor, View, recalled
 from designer.proposers.llm.tools import Arguments, Call, Tool, read_calls
@@ -116,6 +117,8 @@ class Context:
         """Of the latest reply, still to be done."""
         self._running: tuple[int, Call] | None = None
         self._said = ""
+        self._written: set[str] = set()
+        """Code in its replies, whether it could be run or not."""
         self._turns = 0
         """Replies since the last experiment."""
         self._unusable = 0
@@ -187,6 +190,7 @@ class Context:
         reply = await self._chat.ask()
         self._turns += 1
         self._said += f"\n{reply.get('content') or ''}"
+        self._written.update(written(reply))
         self._calls = list(enumerate(read_calls(reply, TOOLS)))
         if any(not call.problem for _, call in self._calls):
             self._unusable = 0
@@ -212,8 +216,10 @@ class Context:
             self._end(f"{len(self.own)} experiments done")
             return
         left = self._playground.simulations_left(history)
-        digest = ledger_digest(history, [*self._start.known, *self.own])
-        judgement = await self._supervisor.judge(View(digest, self.findings, self._said, left))
+        visible = [*self._start.known, *self.own]
+        sources = self._written | {history.outcomes[number].proposal.source for number in visible}
+        view = View(experiment_rows(history, visible), self.findings, self._said, left, sources)
+        judgement = await self._supervisor.judge(view)
         self._said = ""
         self._desk.say(f"llm: {self.name}: {judgement.decision}: {' '.join(judgement.message.split())[:160]}")
         may_stop = len(self.own) >= self._desk.settings.min_experiments

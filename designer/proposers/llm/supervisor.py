@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from designer.proposers.llm.conversation import Conversation, Desk
-from designer.proposers.llm.digest import Finding, findings_text
+from designer.proposers.llm.digest import Finding, digest_of, findings_text
 from designer.proposers.llm.prompts import fill
-from designer.proposers.llm.tools import Arguments, read_json, without_code
+from designer.proposers.llm.prose import prose
+from designer.proposers.llm.tools import Arguments, read_json
 
 Decision = Literal["deeper", "branch", "stop"]
 _LONGEST_QUOTE = 2000
@@ -33,12 +34,14 @@ UNUSABLE = Judgement(decision="deeper", message="Go on: what does the last resul
 class View:
     """All a Supervisor is shown at a time."""
 
-    digest: str
-    """The experiments so far, without code."""
+    experiments: Sequence[tuple[Any, ...]]
+    """Rows of ``experiment_rows``."""
     findings: Sequence[Finding]
     said: str
-    """By the Researcher, since the last time; code is taken out."""
+    """By the Researcher, since the last time."""
     simulations_left: int
+    sources: Collection[str] = ()
+    """All code that was written so far; no line of it is shown, nor what looks like code in any of the above."""
 
 
 class Supervisor:
@@ -72,12 +75,19 @@ def recalled(judgement: Judgement, findings: Sequence[Finding]) -> str:
 
 
 def _shown(view: View) -> str:
-    said = without_code(view.said).strip()[:_LONGEST_QUOTE]
+    """Each part is cleaned by itself, so that code in one takes nothing from the next."""
+    rows = [(*row[:1], _words(row[1], view), *row[2:-1], _words(row[-1], view)) for row in view.experiments]
+    findings = [Finding(f.identity, _words(f.question, view), _words(f.text, view)) for f in view.findings]
+    said = _words(view.said, view).strip()[:_LONGEST_QUOTE]
     return "\n\n".join(
         (
-            f"Experiments:\n{view.digest}",
-            f"Findings:\n{findings_text(view.findings)}",
+            f"Experiments:\n{digest_of(rows)}",
+            f"Findings:\n{findings_text(findings)}",
             f"The Researcher said:\n{said or '(nothing)'}",
             f"Simulations left: {view.simulations_left}. What next?",
         )
     )
+
+
+def _words(text: str, view: View) -> str:
+    return prose(text, view.sources)

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from designer.proposers.llm.clean import UnreadableError, decode, decode_from
 
-_FENCE = re.compile(r"```[a-zA-Z0-9_-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _MOST_BEGINNINGS = 200
 _PYTHON = re.compile(r"```(?:python|py)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -97,11 +96,6 @@ def describe(error: ValidationError) -> str:
     """Every problem, for the one who wrote it."""
     problems = error.errors(include_url=False, include_input=False)
     return "; ".join(f"{'.'.join(str(part) for part in p['loc']) or 'arguments'}: {p['msg']}" for p in problems)
-
-
-def without_code(text: str) -> str:
-    """The prose of a reply."""
-    return _FENCE.sub("[code]\n", text)
 
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from designer.evaluations import Evaluator, Job
 from designer.ledger import Ledger, RunRecord
-from designer.proposers.llm.playground import SimulatorPlayground
-from designer.proposers.llm.records import RecordsError
+from designer.proposers.llm.playground import ANALYSIS_EVENT, SimulatorPlayground
+from designer.proposers.llm.records import Records, RecordsError
 from designer.proposers.llm.settings import Caps
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.sandbox import Sandbox
@@ -83,6 +85,31 @@ def test_figures_are_those_of_the_same_seed(ledger: Ledger, sandbox: Sandbox) ->
     assert made.summaries(outcome(READS_FUTURE, None)) == {}
 
 
-def test_what_is_left_counts_failures(ledger: Ledger, sandbox: Sandbox) -> None:
-    history = History({SEED: 1.0}, (outcome(), outcome(score=None)))
-    assert playground(ledger, sandbox).simulations_left(history) == 18
+def test_what_is_left_is_what_the_search_says(ledger: Ledger, sandbox: Sandbox) -> None:
+    history = History({SEED: 1.0}, (outcome(), outcome(score=None)), spent=5)
+    assert playground(ledger, sandbox).simulations_left(history) == 15
+    assert playground(ledger, sandbox).simulations_left(replace(history, spent=50)) == 0
+
+
+async def test_questions_side_by_side_keep_below_the_cap_and_simulate_nothing_twice(
+    ledger: Ledger, sandbox: Sandbox
+) -> None:
+    made = playground(ledger, sandbox, cap=3)
+    sources = [GOOD.replace("Shortest", f"Variant {n}: shortest") for n in range(4)]
+    asked = [made.records(outcome(source), f"candidate {n}") for n, source in enumerate([*sources, *sources])]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    for records in found:
+        if isinstance(records, Records):
+            records.close()
+    # The reference and two candidates; a question about one of them again costs nothing.
+    assert [isinstance(records, Records) for records in found] == [True, True, False, False] * 2
+    assert len(list(ledger.events(ANALYSIS_EVENT))) == 3
+
+
+async def test_what_was_granted_before_a_stop_is_granted_again_and_told(ledger: Ledger, sandbox: Sandbox) -> None:
+    for again in (False, True):
+        records = await playground(ledger, sandbox, cap=2).records(outcome(), "candidate 0")
+        records.close()
+        assert [c.get("again", False) for _, c in ledger.events(ANALYSIS_EVENT)] == [False, False] + 2 * [True] * again
+    with pytest.raises(RecordsError, match="cap of 2"):
+        await playground(ledger, sandbox, cap=2).records(outcome(f"{GOOD}\n"), "candidate 1")

@@ -12,7 +12,8 @@ from tests.support.scripted_models import GOOD, Cast, judges, says
 
 VALUES = {mark: f"<{mark}>" for mark in MARKS["supervisor"]}
 FINDINGS = [Finding("F1", "why?", "they wait"), Finding("F2", "where?", "in the queue")]
-VIEW = View("candidate 0: observed 0.9", FINDINGS, f"I wrote this:\n```python\n{GOOD}```\nIt should help.", 42)
+ROW = (0, "short first", None, 0.9, "scored", "")
+VIEW = View([ROW], FINDINGS, f"I wrote this:\n```python\n{GOOD}```\nIt should help.", 42)
 
 
 async def test_it_judges_what_it_is_shown_and_sees_no_code(tmp_path: Path) -> None:
@@ -21,10 +22,23 @@ async def test_it_judges_what_it_is_shown_and_sees_no_code(tmp_path: Path) -> No
         judgement = await Supervisor("0/supervisor", desk, VALUES).judge(VIEW)
     assert judgement == Judgement(decision="branch", message="Look at held requests.", recall=["F2"])
     shown = cast.texts("supervisor")
-    assert "candidate 0: observed 0.9" in shown
+    assert "candidate 0: no prediction, observed 0.900. short first" in shown
     assert "It should help." in shown
     assert "Simulations left: 42" in shown
     assert "def route" not in shown
+
+
+async def test_no_part_of_what_it_is_shown_holds_code(tmp_path: Path) -> None:
+    line = "return min(candidates, key=lambda candidate: candidate.worker.num_inflight_prompt_tokens)"
+    failed = (1, f"so: {line}", 0.9, None, "failed", f"line 6: {line}: no")
+    view = View([failed], [Finding("F1", f"is {line} good?", f"- {line} took 3 s")], "", 1, [GOOD])
+    cast = Cast(supervisor=[judges()])
+    async with desk_of(cast, tmp_path) as desk:
+        await Supervisor("0/supervisor", desk, VALUES).judge(view)
+    shown = cast.texts("supervisor")
+    assert "return min" not in shown
+    assert "candidate 1: predicted 0.900, failed: line 6: [code]: no. so: [code]" in shown
+    assert "F1. is [code] good?: - [code] took 3 s" in shown
 
 
 async def test_bad_json_is_repaired_once_and_then_done_without(tmp_path: Path) -> None:

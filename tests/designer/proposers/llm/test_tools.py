@@ -8,7 +8,7 @@ import pytest
 
 from designer.proposers.llm.researcher import TOOLS, RunExperiment
 from designer.proposers.llm.supervisor import Judgement
-from designer.proposers.llm.tools import call_schema, read_calls, read_json, without_code
+from designer.proposers.llm.tools import call_schema, read_calls, read_json
 
 GIVEN = {"hypothesis": "h", "predicted_ratio": 0.9, "source": "def create(rng): ..."}
 
@@ -71,11 +71,6 @@ def test_a_judgement_is_read_out_of_prose_or_its_absence_explained() -> None:
     found, problem = read_json('{"decision": "maybe", "message": "?"}', Judgement)
     assert found is None
     assert "decision: Input should be 'deeper', 'branch' or 'stop'" in problem
-
-
-def test_code_is_taken_out_of_what_is_quoted() -> None:
-    assert without_code("before\n```python\nsecret = 1\n```\nafter") == "before\n[code]\n\nafter"
-    assert "secret" not in without_code("cut off:\n```python\nsecret = 1")
 
 
 def test_schemas_are_plain() -> None:
