@@ -148,8 +148,7 @@ def evaluate(
 
     Args:
         reference: run the clairvoyant too, and work out the lower bound.
-        jobs: processes; 1 runs everything in this one.
-        on_done: called after each simulation.
+        jobs: processes; 1 runs everything in this one. ``on_done`` is called after each simulation.
 
     Raises:
         EvaluationError: no seed, a seed twice, or a process that died.

@@ -1,6 +1,10 @@
 """``designer run`` and ``designer resume`` as a user runs them."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,8 @@ def test_resuming_a_finished_run_prints_its_outcome(outcome: RunOutcome) -> None
         (["run", "--out", "OUT", "--baseline", "nobody"], "nobody: no such policy"),
         (["run", "--out", "OUT", "--sealed-seeds", "4"], "4 sealed seeds can never show"),
         (["resume", "OUT"], "no run there"),
+        (["run", "--out", "OUT", "--executor", "cloud"], "--executor cloud: must be one of local, ray"),
+        (["run", "--out", "OUT", "--ray-address", "auto"], "need --executor ray"),
         (["report", "OUT"], "no run there"),
         (["promote", "OUT"], "no run there"),
         (["rollback"], "name a promoted file"),
@@ -82,3 +88,33 @@ def test_bad_input_is_one_line_and_status_2(
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("designer: ")
     assert message in lines[-1]
+
+
+def test_the_manual_names_every_key_of_the_outcome(outcome: RunOutcome) -> None:
+    done = CliRunner().invoke(app, ["resume", str(outcome.folder), "--json"])
+    manual = (Path(__file__).parents[3] / "docs" / "designer.md").read_text()
+    table = manual.partition("`--json` prints one object:")[2].partition("\n## ")[0]
+    named = {
+        key
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for key in re.findall("`(.*?)`", line[: line.index(" | ")])
+    }
+    assert json.loads(done.stdout).keys() == named
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(scenario: str, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    small = ["--budget", "4", "--train-seeds", "1", "--validation-seeds", "8", "--sealed-seeds", "9", "--no-control"]
+    words = ["run", "--scenario", scenario, "--out", str(out), *small, "--baseline", "least_loaded+fcfs"]
+    command = [sys.executable, "-m", "designer.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            if line.startswith("sandbox:"):
+                process.send_signal(signal.SIGINT)
+                break
+        printed, said = process.communicate()
+    assert process.returncode == 130
+    assert printed == ""
+    assert said.splitlines()[-1] == f"stopped; designer resume '{out}' goes on where it was"
+    assert CliRunner().invoke(app, ["resume", str(out)]).exit_code == 0
