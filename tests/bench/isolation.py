@@ -1,7 +1,8 @@
 """``python -m tests.bench.isolation``: what each tier of isolation costs, measured side by side.
 
-One policy on one seed, tier by tier, the tiers taking turns; of each the least of so many, which is what it costs when
-nothing else happens. The first tier's layers are also given up one by one by a child that does nothing else.
+One policy on one seed, tier by tier, the tiers taking turns; of each the least processor time of so many, children
+included: what it costs when nothing else happens. The first tier's layers are also given up one by one by a child that
+does nothing else.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import time
 from collections.abc import Callable
 
 from designer import confinement
-from designer.confinement import Limits
-from designer.sandbox import Sandbox
-from designer.simulator.scenario import load_scenario
+from designer.confinement import Limits, bubblewrap
+from designer.sandbox import Sandbox, Task
+from designer.simulator.scenario import Scenario, load_scenario
 from designer.simulator.world import simulate
 from designer.subject import subject_of_specs
 
 POLICY = "joint/head_room"
+SUBJECT = subject_of_specs(POLICY)
+SEED = 1
 
 
 def child_milliseconds(layers: Callable[[], object], rounds: int) -> float:
@@ -57,29 +60,67 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def in_process(scenario: Scenario) -> float:
+    """CPU seconds of the simulation, in this process."""
+    started = cpu_seconds()
+    simulate(scenario, POLICY, SEED)
+    return cpu_seconds() - started
+
+
+def forked(scenario: Scenario) -> float:
+    """CPU seconds of a child that is forked for it, and gives nothing up."""
+    pid = os.fork()
+    if pid == 0:
+        simulate(scenario, POLICY, SEED)
+        os._exit(0)
+    _, _, usage = os.wait4(pid, 0)
+    return usage.ru_utime + usage.ru_stime
+
+
+def confined(sandbox: Sandbox) -> float:
+    """CPU seconds of the first tier's child."""
+    answer = sandbox._ask("designer.work_simulation", sandbox._job("together", Task(SUBJECT, SEED)))
+    return float(answer["cpu_seconds"])
+
+
+def lockstep(sandbox: Sandbox) -> float:
+    """CPU seconds of the second tier's two children."""
+    return float(sandbox._in_lockstep(sandbox._job("lockstep", Task(SUBJECT, SEED)))["cpu_seconds"])
+
+
+def tiers(scenario: Scenario, bare: Sandbox, wrapped: Sandbox | None) -> dict[str, Callable[[], float]]:
+    """What is measured, by name; with bubblewrap where there is one."""
+    found = {
+        "in this process": lambda: in_process(scenario),
+        "a forked child": lambda: forked(scenario),
+        "first tier: forked and confined": lambda: confined(bare),
+        "second tier: two processes in lockstep": lambda: lockstep(bare),
+    }
+    if wrapped is not None:
+        found["first tier behind bubblewrap"] = lambda: confined(wrapped)
+        found["second tier behind bubblewrap"] = lambda: lockstep(wrapped)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each tier of isolation costs.")
     parser.add_argument("--scenario", default="glia")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    scenario, subject = load_scenario(options.scenario), subject_of_specs(POLICY)
+    scenario = load_scenario(options.scenario)
     least: dict[str, float] = {}
-
-    def note(name: str, seconds: float) -> None:
-        least[name] = min(seconds, least.get(name, seconds))
-
-    calls = 0
-    with Sandbox(scenario, jobs=1) as sandbox:
-        layers = sandbox.layers()
+    with Sandbox(scenario, jobs=1) as first, Sandbox(scenario, jobs=1) as second:
+        wrapped = second if bubblewrap() else None
+        for role in first._parents.values():
+            for parent in role:
+                parent._wrapper = ()
+        layers = second.layers()
         for _ in range(options.rounds):
-            started = cpu_seconds()
-            result = simulate(scenario, POLICY, 1)
-            note("in this process (CPU)", cpu_seconds() - started)
-            calls = int(result.counters["num_events"])
-            note("first tier", sandbox.evaluate(subject, 1).wall_seconds)
-            note("second tier, lockstep", sandbox.verify(subject, 1).wall_seconds)
-    costs = layer_costs(50)
-    print(json.dumps({"layers": layers, "seconds": least, "events": calls, "child_milliseconds": costs}, indent=2))
+            for name, measure in tiers(scenario, first, wrapped).items():
+                least[name] = min(measure(), least.get(name, float("inf")))
+    ratios = {name: seconds / least["in this process"] for name, seconds in least.items()}
+    told = {"layers": layers, "cpu_seconds": least, "ratio": ratios, "child_milliseconds": layer_costs(50)}
+    print(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":
