@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -65,3 +66,13 @@ def _listen(family: int, address: Any, reuse_port: bool) -> socket.socket:
         listener.listen(BACKLOG)
         undo.pop_all()
         return listener
+
+
+async def bound(listen: Callable[[str, int], Awaitable[int]], host: str, port: int, option: str) -> int:
+    """The port that ``listen`` got. StartError, with the option that names another, when it got none."""
+    try:
+        return await listen(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} on {host} is in use; stop what uses it or give another {option}") from None
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None

@@ -128,7 +128,7 @@ class PolicyState:
         if path.is_file():
             os.utime(path.parent)  # its age counts from the last time that it was needed
         else:
-            _write(path, data)
+            write_whole(path, data)
         return path
 
     def verify(self, saved: SavedSet) -> None:
@@ -152,7 +152,7 @@ class PolicyState:
             for one in saved.sets[-MAX_SETS:]
         ]
         value = {"format": FORMAT, "configured": saved.configured, "clean": saved.clean, "sets": sets}
-        _write(self._path(pool), json.dumps(value, indent=1, default=dict).encode())
+        write_whole(self._path(pool), json.dumps(value, indent=1, default=dict).encode())
         self._prune()
 
     def _prune(self) -> None:
@@ -217,7 +217,7 @@ def _make_own(folder: Path) -> None:
     )
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Whole or not at all, also when the machine stops."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:

@@ -7,9 +7,8 @@ guards it.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,15 @@ from gateway.config import Config, WorkerSection
 from gateway.core.commands import Cancel, Dispatch, PolicySetRetired, Reject, SetReplicas
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.events import PoolsReconfigured
+from gateway.discovery.added import AddedWorkers
 from gateway.discovery.file import FileWorkers
 from gateway.discovery.membership import Membership
-from gateway.discovery.source import WorkerSource, file_versions
+from gateway.discovery.source import WorkerSource, file_versions, follow
 from gateway.discovery.static import StaticWorkers
-from gateway.errors import ConfigError, GatewayError, StartError
+from gateway.errors import ConfigError, GatewayError
 from gateway.http.data_plane import DataPlane
 from gateway.inherited import Inherited, listening
+from gateway.listeners import bound
 from gateway.machine_code import machine_code
 from gateway.policy_files import PolicyFiles
 from gateway.policy_state import LastEnd, PolicyState
@@ -53,7 +54,6 @@ from gateway.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
 _FIRST_LOOK_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 
@@ -80,12 +80,22 @@ class Gateway:
         self._reread = reread or (lambda: config)
         self._reloading = asyncio.Lock()
         self._mocks: Sequence[str] = ()
-        counts: dict[str, int] = {}
         check_pools(config)
+        counts: dict[str, int] = {}
         self.dispatcher = Dispatcher(pool_configs(config), output_tokens=counts, watch=watchdog)
         self.runtime = Runtime(self.dispatcher, Clock())
-        submit, clock = self.runtime.submit, self.runtime.clock.time
         self.metrics = GatewayMetrics(lambda name: self.view.pool_of(name), self._pool_for, machine_code().state)
+        self._make_plane(config, counts)
+        self._make_policies(config)
+        self.replicas = ProcessReplicas(self.membership, replica_templates(config))
+        self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
+        self._collect()
+        self._started = self._draining = self._handed_over = False
+        self._admin: web.AppRunner | None = None
+
+    def _make_plane(self, config: Config, counts: dict[str, int]) -> None:
+        """What has to do with clients and workers."""
+        submit, clock = self.runtime.submit, self.runtime.clock.time
         self._tls = None if config.tls is None else ServerTls(config.tls, config.path)
         worker_tls = worker_context(config.worker_tls, config.path)
         self.data_plane = DataPlane(self.runtime, http_settings(config), self.metrics, counts, worker_tls)
@@ -99,30 +109,29 @@ class Gateway:
             left=self.metrics.worker_left,
             drain_seconds=config.timeouts.drain_seconds,
         )
+        tokens_seen = lambda worker_id: counts.get(worker_id, 0)  # noqa: E731
         self.scraper = Scraper(
-            submit,
-            clock,
-            self.membership.joined,
-            config.scrape,
-            self.metrics,
-            tls=worker_tls,
-            tokens_seen=lambda worker_id: counts.get(worker_id, 0),
+            submit, clock, self.membership.joined, config.scrape, self.metrics, tls=worker_tls, tokens_seen=tokens_seen
         )
         self.membership.attach(self.scraper)
         self.view = PoolsView(self.dispatcher.pools, self.membership, self.scraper, clock)
+
+    def _make_policies(self, config: Config) -> None:
+        """With what survives the process, where there is a place for it."""
+        submit, clock = self.runtime.submit, self.runtime.clock.time
         names = [pool.name for pool in config.pool]
-        kept = config.path(config.policy.state_dir) if config.policy.state_dir else inherited and inherited.state
+        kept = self._inherited.state if self._inherited is not None else None
+        if config.policy.state_dir:
+            kept = config.path(config.policy.state_dir)
         saved = PolicyState(kept) if kept else None
         self.policies = PolicyFiles(names, submit, clock, config.policy, self.metrics, config.base, saved)
-        self.replicas = ProcessReplicas(self.membership, replica_templates(config))
-        self.runtime.bind(_Executor(self.data_plane, self.replicas, self.policies))
-        self.metrics.add_collector(self.view.collect)
-        self.metrics.add_collector(watchdog.collect)
-        self.metrics.add_collector(self._collect_errors)
-        if inherited is not None:
-            self.metrics.add_collector(inherited.collect)
-        self._started = self._draining = self._handed_over = False
-        self._admin: web.AppRunner | None = None
+        self.added = AddedWorkers(kept)
+
+    def _collect(self) -> None:
+        for collect in (self.view.collect, self._watchdog.collect, self._collect_errors):
+            self.metrics.add_collector(collect)
+        if self._inherited is not None:
+            self.metrics.add_collector(self._inherited.collect)
 
     def _pool_for(self, model: str) -> str:
         pool = self.dispatcher.pool_for(model)
@@ -158,6 +167,7 @@ class Gateway:
             self._mocks = await stack.enter_async_context(mock_workers(self.config.mock))
             self.runtime.start()
             stack.callback(self.runtime.stop)
+            self.membership.apply(AddedWorkers.name, self.added.read([pool.name for pool in self.config.pool]))
             await stack.enter_async_context(self._background())
             if self._inherited is not None:
                 await self._first_look()  # until then connections wait in the kernel's queue
@@ -176,7 +186,7 @@ class Gateway:
         admin_port = await self._start_admin(stack, decisions)
         stack.push_async_callback(self.data_plane.close)
         server = self.config.server
-        return Ports(await _bound(self._listen, server.host, server.port, "--port"), admin_port)
+        return Ports(await bound(self._listen, server.host, server.port, "--port"), admin_port)
 
     async def _listen(self, host: str, port: int) -> int:
         tls = self._tls.context if self._tls else None
@@ -319,6 +329,7 @@ class Gateway:
             decisions,
             self.not_ready,
             self.reload,
+            self.added,
         )
         app = make_app(plane, admin_token(self.config))
         runner = self._admin = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -332,12 +343,12 @@ class Gateway:
                 await site.start()
             return int(runner.addresses[0][1])
 
-        return await _bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
+        return await bound(listen, self.config.admin.host, self.config.admin.port, "--admin-port")
 
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_follow(source, self.membership)) for source in self._sources()]
+            tasks = [group.create_task(follow(source, self.membership.apply)) for source in self._sources()]
             tasks.append(group.create_task(self.policies.follow_files()))
             tasks.append(group.create_task(self._follow_keys()))
             tasks.extend(group.create_task(self._follow_tls(file)) for file in (self._tls.files if self._tls else []))
@@ -382,24 +393,3 @@ class _Executor:
         self.cancel: Callable[[Cancel], None] = data_plane.cancel
         self.set_replicas: Callable[[SetReplicas], None] = replicas.set_replicas
         self.policy_set_retired: Callable[[PolicySetRetired], None] = policies.retired
-
-
-async def _follow(source: WorkerSource, membership: Membership) -> None:
-    """Applies every snapshot of ``source``, for ever: one that breaks is begun again."""
-    while True:
-        try:
-            async for workers in source.snapshots():
-                membership.apply(source.name, workers)
-            return
-        except Exception:  # the task boundary: the other sources and the data plane go on
-            log.exception("a source of workers failed; trying on", extra={"source": source.name})
-            await asyncio.sleep(_RETRY_SECONDS)
-
-
-async def _bound(listen: Callable[[str, int], Awaitable[int]], host: str, port: int, option: str) -> int:
-    try:
-        return await listen(host, port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(f"port {port} on {host} is in use; stop what uses it or give another {option}") from None
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None

@@ -29,7 +29,17 @@ from policies.allowed import (
     REFUSED_ATTRIBUTES,
     REFUSED_MEMBERS,
 )
-from policies.syntax import parse
+from policies.syntax import (
+    dotted,
+    is_number,
+    is_sequence,
+    is_set_display,
+    is_small_int,
+    names_set,
+    parse,
+    plain_name,
+    root,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -54,11 +64,11 @@ class Source:
         self.constants = {
             target.id
             for statement in tree.body
-            if isinstance(statement, ast.Assign) and _is_small_int(statement.value)
+            if isinstance(statement, ast.Assign) and is_small_int(statement.value, MAX_RANGE)
             for target in statement.targets
             if isinstance(target, ast.Name)
         }
-        self.sets = {name for node in self.nodes for name in _names_set(node)}
+        self.sets = {name for node in self.nodes for name in names_set(node)}
 
     def _imported_modules(self) -> dict[str, str]:
         return {
@@ -71,13 +81,13 @@ class Source:
     def is_set(self, node: ast.AST) -> bool:
         if isinstance(node, ast.BinOp):
             return self.is_set(node.left) or self.is_set(node.right)
-        return _is_set_display(node) or _plain_name(node) in self.sets
+        return is_set_display(node) or plain_name(node) in self.sets
 
     def is_bounded(self, node: ast.expr) -> bool:
         """A number that cannot be large: literals, ``len``, module constants, ``min`` with one of these, their sums."""
         match node:
             case ast.Constant():
-                return _is_small_int(node)
+                return is_small_int(node, MAX_RANGE)
             case ast.UnaryOp(operand=operand):
                 return self.is_bounded(operand)
             case ast.Name(id=name):
@@ -158,7 +168,7 @@ def _members(source: Source) -> Found:
     under = {id(node.value) for node in source.nodes if isinstance(node, ast.Attribute)}
     for node in source.nodes:
         if isinstance(node, ast.Attribute):
-            module = _dotted(node.value)
+            module = dotted(node.value)
             head = module.partition(".")[0]
             full = source.modules.get(head, "") + module[len(head) :]
             if head in source.modules and full in ALLOWED_MODULES and f"{full}.{node.attr}" not in ALLOWED_MODULES:
@@ -258,14 +268,14 @@ def _growth(source: Source) -> Found:
     for node in source.nodes:
         match node:
             case ast.BinOp(op=ast.Pow(), right=right) | ast.AugAssign(op=ast.Pow(), value=right):
-                if not _is_number(right, MAX_EXPONENT):
+                if not is_number(right, MAX_EXPONENT):
                     yield node, f"** takes a literal exponent of at most {MAX_EXPONENT}; use math.pow or math.exp"
             case ast.BinOp(op=ast.LShift(), right=right) | ast.AugAssign(op=ast.LShift(), value=right):
-                if not _is_number(right, MAX_SHIFT):
+                if not is_number(right, MAX_SHIFT):
                     yield node, f"<< takes a literal of at most {MAX_SHIFT}"
             case ast.BinOp(op=ast.Mult(), left=left, right=right):
-                if (_is_sequence(left) and not source.is_bounded(right)) or (
-                    _is_sequence(right) and not source.is_bounded(left)
+                if (is_sequence(left) and not source.is_bounded(right)) or (
+                    is_sequence(right) and not source.is_bounded(left)
                 ):
                     yield node, "repeat a sequence a bounded number of times: a literal, len() or a constant"
 
@@ -322,9 +332,9 @@ def _arguments(source: Source) -> Found:
     own = {id(leaf): {arg.arg for arg in method.args.args[1:]} for method in methods for leaf in ast.walk(method)}
     for node in source.nodes:
         target, what = _changed(node)
-        root = _root(target)
-        if root in ARGUMENT_NAMES or root in own.get(id(node), ()):
-            yield node, f"{what} {root}, which is the runner's; copy what you need into your own state"
+        name = root(target)
+        if name in ARGUMENT_NAMES or name in own.get(id(node), ()):
+            yield node, f"{what} {name}, which is the runner's; copy what you need into your own state"
 
 
 def _changed(node: ast.AST) -> tuple[ast.AST | None, str]:
@@ -367,62 +377,3 @@ RULES: dict[str, Callable[[Source], Found]] = {
     "argument": _arguments,
     "set-order": _set_order,
 }
-
-
-def _is_small_int(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) <= MAX_RANGE
-
-
-def _is_number(node: ast.expr, most: int) -> bool:
-    value = node.operand if isinstance(node, ast.UnaryOp) else node
-    return isinstance(value, ast.Constant) and isinstance(value.value, int | float) and value.value <= most
-
-
-def _is_sequence(node: ast.expr) -> bool:
-    literal = isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-    return literal or isinstance(node, ast.List | ast.Tuple | ast.ListComp | ast.JoinedStr)
-
-
-def _is_set_display(node: ast.AST | None) -> bool:
-    match node:
-        case ast.Set() | ast.SetComp() | ast.Call(func=ast.Name(id="set" | "frozenset")):
-            return True
-    return False
-
-
-def _names_set(node: ast.AST) -> Iterator[str]:
-    """Names (``x`` or ``self.x``) that are somewhere given a set or annotated as one."""
-    match node:
-        case ast.Assign(targets=targets, value=value) if _is_set_display(value):
-            yield from filter(None, map(_plain_name, targets))
-        case ast.AnnAssign(target=target, annotation=annotation, value=value):
-            if _is_set_display(value) or ast.unparse(annotation).startswith(("set", "frozenset", "Set", "FrozenSet")):
-                yield from filter(None, [_plain_name(target)])
-        case ast.arg(arg=name, annotation=ast.expr() as annotation):
-            if ast.unparse(annotation).startswith(("set", "frozenset", "Set", "FrozenSet")):
-                yield name
-
-
-def _plain_name(node: ast.AST) -> str:
-    match node:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(value=ast.Name(id="self"), attr=attr):
-            return f"self.{attr}"
-    return ""
-
-
-def _dotted(node: ast.AST) -> str:
-    match node:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(value=ast.Name(id=name), attr=attr):
-            return f"{name}.{attr}"
-    return ""
-
-
-def _root(node: ast.AST | None) -> str:
-    for _ in range(100):
-        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
-            node = node.value
-    return node.id if isinstance(node, ast.Name) else ""

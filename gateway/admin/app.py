@@ -14,6 +14,7 @@ from gateway.admin.access import RequestError, access, body_of, errors, json_ans
 from gateway.admin.view import PoolsView
 from gateway.config import Config, WorkerSection
 from gateway.config_file import validated
+from gateway.discovery.added import AddedWorkers
 from gateway.discovery.file import placed
 from gateway.discovery.membership import Membership
 from gateway.policy_files import PolicyFiles
@@ -36,6 +37,7 @@ class ControlPlane:
     not_ready: Callable[[], list[str]]
     """Why no new request should be sent here; empty when one may."""
     reload: Callable[[], Awaitable[Plan]]
+    added: AddedWorkers
 
 
 def make_app(plane: ControlPlane, token: str | None) -> web.Application:
@@ -131,12 +133,18 @@ class _Api:
         names = [pool.name for pool in self._plane.config().pool]
         worker = placed("request", validated(WorkerSection, body, "request"), names)
         self._plane.membership.add(worker)
+        await self._keep_added()
         return json_answer(self._plane.view.worker(worker.worker_id), 201)
 
     async def remove_worker(self, request: web.Request) -> web.Response:
         worker_id = self._worker(request)
+        row = self._plane.view.worker(worker_id) | {"state": "draining"}
         self._plane.membership.remove(worker_id)
-        return json_answer(self._plane.view.worker(worker_id), 202)
+        await self._keep_added()
+        return json_answer(row, 202)
+
+    async def _keep_added(self) -> None:
+        await self._plane.added.keep(self._plane.membership.wanted(AddedWorkers.name))
 
     async def drain_worker(self, request: web.Request) -> web.Response:
         worker_id = self._worker(request)

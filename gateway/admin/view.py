@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 
 from gateway.core.pool import PoolState
 from gateway.core.worker_state import WorkerState
+from gateway.discovery.added import AddedWorkers
 from gateway.discovery.membership import Member, Membership
 from gateway.telemetry.metrics import counter, gauge
 from gateway.telemetry.scraper import Scraper
@@ -77,6 +78,7 @@ class PoolsView:
             "pool": worker.pool,
             "variant": worker.variant,
             "source": member.source,
+            "added_at_run_time": member.source == AddedWorkers.name,
             "state": member.state,
             "healthy": bool(sight and sight.healthy),
             "models": list(sight.models if sight else worker.models),

@@ -10,7 +10,6 @@ from collections import OrderedDict
 
 RATE_SECONDS = 60.0
 """Time constant of the arrival rate."""
-_RATE_SCALE = 16.0 * RATE_SECONDS
 _MAX_MODELS = 256
 _MAX_TENANTS = 4096
 _OUTPUT_HORIZON = 100
@@ -71,17 +70,8 @@ class ArrivalRate:
         self._last: float | None = None
 
     def add(self, now: float) -> None:
-        last = self._last
-        if last is not None:
-            elapsed = now - last
-            if elapsed > 0.0:
-                factor = 1.0 / (1.0 + elapsed / _RATE_SCALE)  # as ``decay``, here for every arrival
-                factor *= factor
-                factor *= factor
-                factor *= factor
-                kept = factor * factor
-                self._num *= kept
-                self._weight = self._weight * kept + RATE_SECONDS * (1.0 - kept)
+        if self._last is not None:
+            self._pass(self._last, now)
             self._num += 1.0
         self._last = now
 

@@ -88,6 +88,10 @@ class Membership:
         self._wanted.setdefault(source, {})[worker.worker_id] = worker
         self._reconcile()
 
+    def wanted(self, source: str) -> list[WorkerSection]:
+        """What the source wants to be there at the moment."""
+        return list(self._wanted.get(source, {}).values())
+
     def drain(self, worker_id: str) -> None:
         """It takes nothing new and stays listed until it is removed."""
         member = self._member(worker_id)

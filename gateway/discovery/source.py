@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -59,3 +59,15 @@ def _same(a: bytes | OSError, b: bytes | OSError) -> bool:
     if isinstance(a, OSError) and isinstance(b, OSError):
         return a.errno == b.errno
     return a == b
+
+
+async def follow(source: WorkerSource, apply: Callable[[str, Sequence[WorkerSection]], None]) -> None:
+    """Applies every snapshot of ``source``, for ever: one that breaks is begun again."""
+    while True:
+        try:
+            async for workers in source.snapshots():
+                apply(source.name, workers)
+            return
+        except Exception:  # the task boundary: the other sources and the data plane go on
+            log.exception("a source of workers failed; trying on", extra={"source": source.name})
+            await asyncio.sleep(_RETRY_SECONDS)

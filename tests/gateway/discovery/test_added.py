@@ -1,0 +1,59 @@
+"""Workers that were added while the gateway ran are there again after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.config import WorkerSection
+from gateway.discovery.added import FILE_NAME, AddedWorkers
+from tests.support.fake_vllm import FakeVllm
+from tests.support.running_shell import running_shell
+
+
+async def test_what_was_added_is_read_again(tmp_path: Path) -> None:
+    workers = [WorkerSection(url="http://x:1", pool="p"), WorkerSection(url="http://x:2", id="two", pool="q")]
+    await AddedWorkers(tmp_path).keep(workers)
+    assert AddedWorkers(tmp_path).read(["p", "q"]) == workers
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o077 == 0
+
+
+async def test_without_a_folder_nothing_is_kept() -> None:
+    added = AddedWorkers(None)
+    await added.keep([WorkerSection(url="http://x:1", pool="p")])
+    assert added.read(["p"]) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"worker": [{"url": 3}]}', '{"worker": [], "x": 1}'])
+def test_a_file_that_cannot_be_used_is_told_and_left(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_text(text)
+    assert AddedWorkers(tmp_path).read(["p"]) == []
+    assert "workers added before are not known any more" in caplog.text
+
+
+def test_a_pool_that_is_gone_takes_its_workers_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / FILE_NAME).write_text(
+        json.dumps({"worker": [{"url": "http://x:1", "pool": "old"}, {"url": "http://x:2"}]})
+    )
+    assert [worker.worker_id for worker in AddedWorkers(tmp_path).read(["p"])] == ["x:2"]
+    assert "no pool is called 'old'" in caplog.records[0].error  # type: ignore[attr-defined]
+
+
+async def test_a_worker_added_through_the_admin_port_outlives_the_process(tmp_path: Path) -> None:
+    tables = {"policy": {"state_dir": str(tmp_path / "state")}}
+    async with FakeVllm() as configured, FakeVllm() as worker:
+        tables["worker"] = [{"url": configured.url}]  # type: ignore[assignment]
+        async with running_shell(tables) as shell:
+            assert (await shell.admin("POST", "/admin/workers", {"url": worker.url, "id": "more"})).status_code == 201
+            await shell.until(lambda: shell.gateway.view.num_ready() == 2)
+        async with running_shell(tables, num_ready=2) as shell:
+            rows = (await shell.admin("GET", "/admin/workers")).json()["workers"]
+            assert {row["worker_id"] == "more": row["added_at_run_time"] for row in rows} == {True: True, False: False}
+            assert (await shell.admin("DELETE", "/admin/workers/more")).json()["state"] == "draining"
+            await shell.until(lambda: "more" not in shell.gateway.membership.members)
+        async with running_shell(tables) as shell:
+            assert "more" not in shell.gateway.membership.members
