@@ -108,7 +108,7 @@ def _condition(pairs: Sequence[Row]) -> dict[str, Any]:
     counted = [pair for pair in pairs if pair["state"] in ("valid", "lost")]
     valid = [pair for pair in pairs if pair["state"] == "valid"]
     questions = {name: Wealth.of(differences) for name, differences in _questions(counted).items()}
-    evidence = [sum(steps) / len(steps) for steps in zip(*(q.after for q in questions.values()), strict=True)]
+    evidence = evidence_after_each(counted)
     found = {
         **pairs[0]["conditions"],
         "comparator": pairs[0]["comparator_label"],
@@ -117,19 +117,25 @@ def _condition(pairs: Sequence[Row]) -> dict[str, Any]:
         "invalid": len(pairs) - len(counted),
         "evidence": evidence[-1] if evidence else 1.0,
         "highest_evidence": max(evidence, default=1.0),
-        "contradicts": _stands(evidence),
+        "contradicts": stands(evidence),
         "against": {name: wealth.after[-1] for name, wealth in questions.items() if wealth.after},
         "metrics": [_row(metric, valid) for metric in METRICS] if len(valid) > 1 else [],
     }
     return {**found, "sentence": _sentence(found)}
 
 
-def _stands(evidence: Sequence[float]) -> bool:
+def evidence_after_each(pairs: Sequence[Row]) -> list[float]:
+    """Of valid and lost pairs of the same conditions, in their order."""
+    wealths = [Wealth.of(differences).after for differences in _questions(pairs).values()]
+    return [sum(steps) / len(steps) for steps in zip(*wealths, strict=True)]
+
+
+def stands(evidence: Sequence[float]) -> bool:
     """Whether a contradiction that was found has not been outweighed since."""
-    stands = False
+    standing = False
     for value in evidence:
-        stands = value >= CONTRADICTED or (stands and value > OUTWEIGHED)
-    return stands
+        standing = value >= CONTRADICTED or (standing and value > OUTWEIGHED)
+    return standing
 
 
 def _questions(pairs: Sequence[Row]) -> dict[str, list[float]]:
