@@ -16,7 +16,7 @@ from designer.replay import Conditions, replay
 
 def replay_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run that has a winner.")],
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs to add; one pair is one seed.")] = 8,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs to add; one pair is one seed.")] = 10,
     speed: Annotated[float, typer.Option(min=0.01, help="Scenario seconds in a second.")] = 1.0,
     first: Annotated[float | None, typer.Option(help="Only the first so many seconds of the scenario.")] = None,
     worker: Annotated[list[str] | None, typer.Option(help="Address of a real worker; else mocks are started.")] = None,
@@ -28,7 +28,7 @@ def replay_command(
     Every pair goes into the ledger, and all pairs there ever were are judged together; designer promote refuses what
     they contradict. Exit status 1: they contradict.
 
-    Example: designer replay runs/first --pairs 8 --first 60
+    Example: designer replay runs/first --pairs 10 --first 60
     """
     progress = Console(stderr=True)
     with Ledger.open(run) as ledger:
