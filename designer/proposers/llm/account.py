@@ -130,7 +130,11 @@ def conversation(ledger: Ledger, name: str = "") -> list[Row]:
         calls: dict[tuple[str, int], list[ToolCall]] = {}
         for call in log.tool_calls():
             calls.setdefault((call.conversation, call.turn), []).append(call)
-        rows = [row for message in log.messages() for row in _rows(message, calls)]
+        rows: list[Row] = []
+        told: set[tuple[str, int]] = set()
+        for message in log.messages():
+            rows += _rows(message, calls, again=(message.conversation, message.turn) in told)
+            told.add((message.conversation, message.turn))
         rows += [_row(conversation, 0, "ended", reason) for conversation, reason in log.ends().items()]
     return [row for row in rows if row.conversation.startswith(name)]
 
@@ -178,9 +182,10 @@ def role_of(name: str) -> str:
     return name.split("/")[1]
 
 
-def _rows(message: Message, calls: Mapping[tuple[str, int], Sequence[ToolCall]]) -> Iterator[Row]:
+def _rows(message: Message, calls: Mapping[tuple[str, int], Sequence[ToolCall]], *, again: bool) -> Iterator[Row]:
+    """Of an attempt; ``again``: one before it was written down with what it told."""
     name, turn, reply = message.conversation, message.turn, message.reply
-    for sent in message.sent if not message.attempt else ():
+    for sent in () if again else message.sent:
         yield _row(name, turn, "told", str(sent.get("content") or ""))
     cost: dict[str, Any] = {
         "tokens_in": message.prompt_tokens,

@@ -100,6 +100,16 @@ def test_what_was_said_comes_in_order_with_its_cost(ledger: Ledger) -> None:
     assert conversation(ledger, "1/") == []
 
 
+def test_what_was_told_is_there_also_when_the_first_attempt_was_lost(ledger: Ledger) -> None:
+    log = MessageLog(ledger.path)
+    for attempt in (0, 1):
+        log.sending(Attempt("0/analyst/1", 0, attempt, "analyst", "m", 100, 0.5))
+    sent = [{"role": "user", "content": "Well?"}]
+    log.add(Message("0/analyst/1", 0, 1, "d", sent, {"content": "Yes."}, "", 9, 1, 0.1, 1.0))
+    log.close()
+    assert [(row.kind, row.text) for row in conversation(ledger)] == [("told", "Well?"), ("said", "Yes.")]
+
+
 def test_the_estimate_is_shown_beside(ledger: Ledger) -> None:
     spoken(ledger)
     assert account(ledger).estimate is None
