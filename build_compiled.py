@@ -137,6 +137,8 @@ def main() -> None:
         made = build(ROOT, into)
     except BuildError as error:
         sys.exit(f"error: {error}")
+    for old in (*ROOT.glob(LIBRARY + "*.so"), *(so for package in PACKAGES for so in (ROOT / package).rglob("*.so"))):
+        old.unlink()  # of a module that is not compiled any more, perhaps
     for name in made:
         shutil.copy2(into / name, ROOT / name)
     sys.stdout.write(f"compiled: {len(made) - 2} modules\n")

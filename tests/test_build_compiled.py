@@ -49,6 +49,16 @@ def test_the_modules_are_there_and_none_is_the_guard() -> None:
     assert "gateway/watchdog.py" not in named
 
 
+@pytest.mark.parametrize("name", modules(ROOT))
+def test_no_compiled_generator_holds_something_open(name: str) -> None:
+    """Dropped half way it would not be closed: a compiled generator does not run its ``finally`` then."""
+    for function in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(function, ast.FunctionDef) and any(
+            isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)
+        ):
+            assert not [node for node in ast.walk(function) if isinstance(node, ast.With | ast.Try)]
+
+
 def test_slots_are_left_out_and_every_line_stays_where_it_was() -> None:
     stripped = without_slots(SOURCE)
     assert len(stripped.splitlines()) == len(SOURCE.splitlines())
