@@ -170,7 +170,8 @@ def promoted_text(source: str, version: Version, evidence: Mapping[str, Any]) ->
         f"promoted: {version.promoted_at}",
     ]
     told = f"{EVIDENCE}{json.dumps(evidence, separators=(',', ':'))}\n"
-    return "".join(f"# {line}\n" for line in lines) + f"{told}{MARKER}{version.evaluated_sha256}\n{source}"
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)  # whatever a name holds, it stays a comment
+    return f"{comments}{told}{MARKER}{version.evaluated_sha256}\n{source}"
 
 
 def read_active(folder: Path) -> Active | None:

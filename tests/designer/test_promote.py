@@ -54,6 +54,16 @@ def test_a_promoted_file_that_was_edited_is_found_out(outcome: RunOutcome, tmp_p
         verify(target)
 
 
+def test_what_is_told_of_a_run_stays_a_comment(outcome: RunOutcome, tmp_path: Path) -> None:
+    name = "'first' || char(10) || 'import os' || char(13) || 'import sys'"
+    change = f"UPDATE run SET run = {name}, scenario_name = 'a' || char(12) || 'b'"
+    with copied(outcome.folder, tmp_path / "run", change) as ledger:
+        promote(ledger, tmp_path / "designed.py")
+    head = (tmp_path / "designed.py").read_text().split('"""')[0]
+    assert "first import os import sys" in head
+    assert all(line.startswith("#") for line in head.splitlines() if line)
+
+
 def test_a_run_without_a_proof_is_refused_unless_forced(outcome: RunOutcome, tmp_path: Path) -> None:
     change = "UPDATE results SET content = '{\"verdict\": \"undecided\"}' WHERE kind = 'verdict'"
     with copied(outcome.folder, tmp_path / "run", change) as ledger:
