@@ -258,4 +258,5 @@ def _entry_row(entry: Entry, text: str) -> tuple[str, ...]:
 def observed(entry: Entry) -> str:
     if entry.observed_effect is None:
         return entry.outcome.status
-    return f"{entry.observed_effect:.3f} ({len(entry.outcome.scores)} seeds)"
+    seeds = len(entry.outcome.scores)
+    return f"{entry.observed_effect:.3f} ({seeds} seed{'s' if seeds > 1 else ''})"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
 _ROW = 26
+_LEGEND = 24
+"""Height of the line of names above a frame."""
 Point = tuple[float, float]
 
 
@@ -44,7 +46,7 @@ class _Frame:
         return _LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - _TOP - _BOTTOM)
+        return HEIGHT - _BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - _TOP - _LEGEND - _BOTTOM)
 
     def axes(self) -> str:
         below = HEIGHT - _BOTTOM + 16
@@ -155,9 +157,10 @@ def stacked_bars(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], colour
     longest = max(sum(value for _, value in parts) for _, parts in bars) or 1.0
     left, legend = 200, 24
     height = legend + _ROW * len(bars) + 36
-    drawn = [_text(left + 74 * n + 14, 14, name, "start") for n, (name, _) in enumerate(bars[0][1])]
+    apart = (WIDTH - 2 * _RIGHT) // len(bars[0][1])
+    drawn = [_text(_RIGHT + apart * n + 14, 14, name, "start") for n, (name, _) in enumerate(bars[0][1])]
     drawn += [
-        f"<rect x='{left + 74 * n}' y='5' width='10' height='10' fill='{colours[n % len(colours)]}'/>"
+        f"<rect x='{_RIGHT + apart * n}' y='5' width='10' height='10' fill='{colours[n % len(colours)]}'/>"
         for n in range(len(bars[0][1]))
     ]
     for n, (name, parts) in enumerate(bars):
@@ -187,7 +190,7 @@ def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
 
 
 def _legend(n: int, name: str, colour: str) -> str:
-    x, y = WIDTH - _RIGHT - 170, _TOP + 10 + 16 * n
+    x, y = _LEFT + 170 * n, _TOP + 6
     return f"<rect x='{x}' y='{y - 8}' width='10' height='10' fill='{colour}'/>" + _text(x + 16, y + 1, name, "start")
 
 
