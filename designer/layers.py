@@ -26,6 +26,7 @@ _LAYERS: tuple[tuple[str, str], ...] = (
     (r"^was killed by SIG[A-Z]+$", "result check"),
     (r"^scored .*, which is no time$", "result check"),
     (r"^PolicyLoadError: ", "loader"),
+    (r"^the sandbox process was lost", "replacement"),
     (r"^(decided otherwise in a process of its own|scored .* in a process of its own)", "two processes"),
     (r"^LockstepError: ", "two processes"),
     (r"^decided otherwise before second ", "altered future"),

@@ -15,8 +15,10 @@ from designer.audit_pins import endured_as_pinned
 from designer.cheats import BASE, Cheat
 from designer.endurance import HARMLESS, Endurance, _descendants, _Traces
 from designer.hostile import HOSTILE
+from designer.layers import layer_of
 from designer.sandbox import Sandbox
 from designer.subject import subject_of_source
+from tests.support.weak_simulation import WeakSandbox
 
 QUICK = (
     "100 GB",
@@ -62,6 +64,21 @@ def test_the_sandbox_goes_on_and_nothing_is_left(sandbox: Sandbox, endurance: En
     ordeal = endurance.undergo(next(cheat for cheat in HOSTILE if cheat.name == name))
     assert not ordeal.harmed, ordeal
     assert endured_as_pinned(name, ordeal.beside.layer, ordeal.apart.layer), ordeal
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_without_the_kernels_fence_the_sandbox_goes_on_too() -> None:
+    """A grandchild in a session of its own is killed at the deadline; a warm parent that is killed is replaced."""
+    base = subject_of_source(BASE, "base")
+    with WeakSandbox(audit_scenario(), jobs=1, deadline_seconds=2.0) as weak:
+        honest = weak.evaluate(base, 1)
+        assert honest.status == "scored", honest.reason
+        for name, layers in (("double fork", {"deadline", "rlimits"}), ("signals its parent", {"replacement"})):
+            before = _Traces.of(weak)
+            done = weak.evaluate(next(cheat for cheat in HOSTILE if cheat.name == name).subject, 1)
+            assert layer_of(done.reason) in layers, done.reason
+            assert before.left_since(weak) == ""
+            assert weak.evaluate(base, 1).score == honest.score
 
 
 def test_what_does_no_harm_is_scored(endurance: Endurance) -> None:

@@ -21,6 +21,7 @@ SAID = [
     ("InvariantViolation: r3 was dispatched twice", "invariants"),
     ("gave a result of another form: KeyError('score')", "result check"),
     ("was killed by SIGSEGV", "result check"),
+    ("the sandbox process was lost and is replaced: the other side has gone", "replacement"),
     ("PolicyLoadError: x.py:1: does not parse", "loader"),
 ]
 
@@ -30,6 +31,6 @@ def test_a_layer_is_known_by_its_words(reason: str, layer: str) -> None:
     assert layer_of(reason) == layer
 
 
-@pytest.mark.parametrize("reason", ["", "ValueError: no", "the sandbox process was lost", "memory", "an exception"])
+@pytest.mark.parametrize("reason", ["", "ValueError: no", "a sandbox process", "memory", "an exception"])
 def test_anything_else_is_nobodys(reason: str) -> None:
     assert layer_of(reason) == UNNAMED
