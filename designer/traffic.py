@@ -93,9 +93,9 @@ def told(figures: Mapping[str, float], seen: Mapping[str, Mapping[str, float]], 
         + taken.get("the spread of answer lengths", ""),
         f"The gaps between arrivals spread {f['gap_cv']:.1f} times their mean (1 is Poisson's)."
         + taken.get("bursts", ""),
-        f"If nobody ever waited, requests would hold {f['memory_mean']:.0%} of all KV memory on average and "
-        f"{f['memory_peak']:.0%} at the peak; more than there is for {f['memory_short_share']:.0%} of the time."
-        + taken.get("the shortage of KV memory and seats", ""),
+        f"If nobody waited and every step took its least, requests would hold {f['memory_mean']:.0%} of all KV "
+        f"memory on average and {f['memory_peak']:.0%} at the peak; more than there is for "
+        f"{f['memory_short_share']:.0%} of the time." + taken.get("the shortage of KV memory and seats", ""),
         f"{f['shared_prompt_share']:.0%} of the prompt tokens begin as another prompt does."
         + taken.get("prefix-cache hits", ""),
     ]
