@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from designer.ledger import Ledger, LedgerError
+from designer.proposers.llm.account import UNUSABLE, Account, account, role_of
 from designer.proposers.llm.message_log import Message, MessageLog, ToolCall
-
-_UNUSABLE = "unusable"
 
 
 def messages_command(
@@ -34,45 +33,42 @@ def messages_command(
         try:
             if not log.present:
                 raise LedgerError(f"{run}: no conversation; only runs with --proposer llm have them")
-            _show(log, conversation, figures, costs, json)
+            _show(ledger, log, conversation, figures, costs, json)
         finally:
             log.close()
 
 
-def _show(log: MessageLog, conversation: str, figures: Path | None, costs: bool, json: bool) -> None:
+def _show(ledger: Ledger, log: MessageLog, conversation: str, figures: Path | None, costs: bool, json: bool) -> None:
     messages = [m for m in log.messages() if m.conversation.startswith(conversation)]
     calls = [c for c in log.tool_calls() if c.conversation.startswith(conversation)]
     if figures is not None:
         _write_figures(calls, figures)
     if json:
-        typer.echo(json_module.dumps(_content(log, messages, calls), indent=2))
+        typer.echo(json_module.dumps(_content(ledger, log, messages, calls), indent=2))
         return
     if not costs:
         for text in _transcript(log, messages, calls):
             typer.echo(text)
-    typer.echo(_costs(log, messages, calls))
+    typer.echo(costs_text(account(ledger)))
 
 
-def _content(log: MessageLog, messages: list[Message], calls: list[ToolCall]) -> dict[str, Any]:
+def _content(ledger: Ledger, log: MessageLog, messages: list[Message], calls: list[ToolCall]) -> dict[str, Any]:
     return {
         "messages": [asdict(message) for message in messages],
         "tool_calls": [asdict(call) for call in calls],
         "ends": log.ends(),
         "spent": {role: asdict(spent) for role, spent in log.spent_by_role().items()},
+        "account": asdict(account(ledger)),
         "usable": _usable(messages, calls),
     }
 
 
 def _usable(messages: list[Message], calls: list[ToolCall]) -> dict[str, dict[str, int]]:
     """By role, the replies and how many of them could be used at all."""
-    replies = Counter(_role(message.conversation) for message in messages if message.reply is not None)
-    unusable = {(call.conversation, call.turn) for call in calls if call.name == _UNUSABLE}
-    lost = Counter(_role(conversation) for conversation, _ in unusable)
+    replies = Counter(role_of(message.conversation) for message in messages if message.reply is not None)
+    unusable = {(call.conversation, call.turn) for call in calls if call.name == UNUSABLE}
+    lost = Counter(role_of(conversation) for conversation, _ in unusable)
     return {role: {"replies": count, "usable": count - lost[role]} for role, count in sorted(replies.items())}
-
-
-def _role(conversation: str) -> str:
-    return conversation.split("/")[1]
 
 
 def _transcript(log: MessageLog, messages: list[Message], calls: list[ToolCall]) -> list[str]:
@@ -114,14 +110,21 @@ def _indented(text: str) -> str:
     return text.rstrip().replace("\n", "\n  ")
 
 
-def _costs(log: MessageLog, messages: list[Message], calls: list[ToolCall]) -> str:
-    usable = _usable(messages, calls)
-    lines = ["", "role         requests  tokens      dollars   seconds  replies  usable"]
-    for role, spent in log.spent_by_role().items():
-        count = usable.get(role, {"replies": 0, "usable": 0})
+def costs_text(found: Account) -> str:
+    """A table by role, and what was expected before the start."""
+    lines = ["", "role         requests  failed  tokens      dollars   seconds  replies  usable  simulations"]
+    for role in (*found.roles.values(), found.total):
+        tokens = f"{role.tokens_in + role.tokens_out}{'*' if role.estimated else ''}"
         lines.append(
-            f"{role:<12} {spent.requests:<9} {spent.tokens:<11} {spent.dollars:<9.4f} {spent.seconds:<8.1f} "
-            f"{count['replies']:<8} {count['usable']}"
+            f"{role.role:<12} {role.calls:<9} {role.failures:<7} {tokens:<11} {role.dollars:<9.4f} "
+            f"{role.seconds:<8.1f} {role.replies:<8} {role.usable:<7} {role.simulations}"
+        )
+    if estimated := found.total.estimated:
+        lines.append(f"* {estimated} requests that no server counted are charged with the most they can have been")
+    if guess := found.estimate:
+        lines.append(
+            f"estimated before the start: {guess['experiments']:.0f} experiments, {guess['requests']:.0f} requests, "
+            f"{guess['tokens']:.0f} tokens, ${guess['dollars']:.4f}"
         )
     return "\n".join(lines)
 

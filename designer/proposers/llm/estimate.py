@@ -8,8 +8,8 @@ from typing import Any
 from designer.proposers.llm.settings import LlmSettings, Role, RoleName
 
 _TOKENS_A_BYTE = 0.28
-_SIMULATIONS_AN_EXPERIMENT = 3.0
-"""Most candidates end after one seed, some after three, a few after eight."""
+_SIMULATIONS_AN_EXPERIMENT = 1.5
+"""Most candidates end after one seed, few after three, very few after eight."""
 _REPLIES = {"researcher": 2.0, "supervisor": 1.0, "analyst": 1.5}
 """An experiment."""
 _REPLY_TOKENS = {"researcher": 1200, "supervisor": 150, "analyst": 250}
@@ -29,9 +29,10 @@ class Estimate:
     def text(self, settings: LlmSettings) -> str:
         caps = settings.caps
         return (
-            f"llm: about {self.experiments:.0f} experiments, {self.requests:.0f} requests, "
-            f"{self.tokens / 1e6:.2f} million tokens, ${self.dollars:.2f}; never more than ${caps.dollars:g}, "
-            f"{caps.tokens / 1e6:g} million tokens, {caps.requests} requests, {caps.seconds / 60:.0f} min"
+            f"llm: estimate, not a bound: {self.experiments:.0f} experiments, {self.requests:.0f} requests, "
+            f"{self.tokens / 1e6:.2f} million tokens, ${self.dollars:.2f}; the bound: never more "
+            f"than ${caps.dollars:g}, {caps.tokens / 1e6:g} million tokens, {caps.requests} requests, "
+            f"{caps.seconds / 60:.0f} min"
         )
 
 

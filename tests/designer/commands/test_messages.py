@@ -49,7 +49,7 @@ def test_the_conversation_is_readable(run: Path) -> None:
     assert "(thought) hm\n< I think.\n  Yes.\n  [unusable] \n  = no tool was called" in text
     assert '[plot] {"query": "SELECT 1"}\n  = a plot' in text
     assert "== 0/researcher ended: cap of $5" in text
-    assert "researcher   2         100         0.5000    2.0      1        0" in text
+    assert "researcher   2         1       100         0.5000    2.0      1        0       0" in text
 
 
 def test_costs_alone_one_conversation_and_figures(run: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_everything_at_once_and_the_best_is_tested_on_sealed_seeds(tmp_path: Pat
         assert "def route" not in cast.texts("supervisor")
         assert ledger.result("validation") is not None
         assert ledger.result("verdict") is not None
-    assert any(line.startswith("llm: about ") for line in said)
+    assert any(line.startswith("llm: estimate, not a bound: ") for line in said)
     assert any("llm: 0 is over: the Supervisor stopped it" in line for line in said)
 
 

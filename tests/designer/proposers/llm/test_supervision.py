@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +174,31 @@ def test_the_researcher_is_told_exactly_what_is_left(tmp_path: Path, sandbox: Sa
     assert len(told) > 4
     assert told == [SETTINGS.budget - sum(made[: n + 1]) for n in range(len(told))]
     assert found.roles["researcher"].simulations == sum(made) == arm.spent
+
+
+@pytest.mark.parametrize("llm", MODES, ids=lambda llm: llm["mode"])
+def test_the_estimate_is_of_the_size_of_what_a_run_spends(
+    tmp_path: Path, sandbox: Sandbox, llm: dict[str, Any]
+) -> None:
+    """Models that think before each experiment, by a server that counts a token for four bytes."""
+
+    def counted(behaviour: Callable[..., Behaviour], *given: Any, tokens: int) -> Behaviour:
+        async def behave(exchange: Exchange) -> None:
+            await behaviour(*given, usage=(len(exchange.request.body) // 4, tokens))(exchange)
+
+        return behave
+
+    thinks = counted(says, "x" * 2000, [("show_candidate", {"number": 0})], tokens=600)
+    tries = [counted(says, "x" * 2000, [("run_experiment", wanted(text))], tokens=1200) for text in VARIANTS]
+    judgement = json.dumps({"decision": "deeper", "message": "Why? " * 60})
+    cast = Cast(
+        researcher=[line for pair in zip([thinks] * 40, tries, strict=True) for line in pair],
+        analyst=[says("", [("report", {"findings": ["all"]})])],
+        supervisor=[counted(says, judgement, tokens=100)],
+    )
+    with run_of(cast, tmp_path, **{**llm, "experiments_per_context": 6, "min_experiments": 99}) as ledger:
+        go(ledger, sandbox)
+        found = account(ledger)
+    assert found.estimate is not None
+    assert 1 / 3 < found.estimate["tokens"] / (found.total.tokens_in + found.total.tokens_out) < 3
+    assert 1 / 3 < found.estimate["dollars"] / found.total.dollars < 3
