@@ -40,8 +40,10 @@ class Node:
     """One process of a cluster. Not for two batches at a time."""
 
     def __init__(self) -> None:
-        self._sandbox: Sandbox | None = None
-        self._made_for: tuple[str, float] = ("", 0.0)
+        self._owner: Sandbox | None = None
+        self._deadline = 0.0
+        self._sandboxes: dict[str, Sandbox] = {}
+        """By the scenario's digest; they share the owner's processes."""
 
     def describe(self) -> dict[str, Any]:
         """Who and where it is, and what confines a candidate here, found out by confining a child."""
@@ -66,17 +68,20 @@ class Node:
         return [{name: getattr(evaluation, name) for name in names} for evaluation in done]
 
     def close(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
+        self._sandboxes.clear()
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
 
     def _sandbox_for(self, scenario: str, digest: str, deadline_seconds: float) -> Sandbox:
-        if self._sandbox is not None and self._made_for == (digest, deadline_seconds):
-            return self._sandbox
-        self.close()
-        self._sandbox = Sandbox(_scenario(scenario, digest), jobs=1, deadline_seconds=deadline_seconds)
-        self._made_for = (digest, deadline_seconds)
-        return self._sandbox
+        if self._owner is None or self._deadline != deadline_seconds:
+            self.close()
+            self._owner = Sandbox(_scenario(scenario, digest), jobs=1, deadline_seconds=deadline_seconds)
+            self._deadline = deadline_seconds
+            self._sandboxes[digest] = self._owner
+        if digest not in self._sandboxes:
+            self._sandboxes[digest] = self._owner.elsewhere(_scenario(scenario, digest))
+        return self._sandboxes[digest]
 
 
 def task_to_json(task: Task) -> dict[str, Any]:

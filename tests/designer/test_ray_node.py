@@ -37,6 +37,16 @@ def test_it_answers_as_a_sandbox_does(node: Node) -> None:
             assert ours[name] == theirs[name]
 
 
+def test_another_scenario_and_another_deadline_are_gone_along_with(node: Node) -> None:
+    other = small_scenario(30)
+    task = [task_to_json(Task(POLICY, 1))]
+    scores = [
+        node.run(scenario.model_dump_json(), scenario.digest, deadline, task)[0]["score"]
+        for scenario, deadline in ((SCENARIO, 60.0), (other, 60.0), (SCENARIO, 60.0), (other, 50.0))
+    ]
+    assert scores[0] == scores[2] != scores[1] == scores[3]
+
+
 def test_it_tells_its_layers_and_its_build(node: Node) -> None:
     told = node.describe()
     assert {"process group", "rlimits", "empty environment"} <= set(told["layers"])
