@@ -70,6 +70,7 @@ class PolicyFiles:
     def close(self) -> None:
         if self._saved is not None:
             self._saved.close()
+            self._saved = None  # workers that leave after it may still have a set retired
         shutil.rmtree(self._copies, ignore_errors=True)
 
     def pool(self, name: str) -> PoolPolicies:

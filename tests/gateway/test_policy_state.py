@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.commands import PolicySetRetired
 from gateway.errors import PolicyRefusedError, StartError
 from gateway.policy_state import TRIAL_SECONDS, LastEnd, PolicyState
 from tests.gateway.test_policy_files import GOOD, Bench
@@ -220,3 +221,12 @@ async def test_the_event_loop_does_not_wait_for_the_disk(life: Life) -> None:
     go_on.set()
     state.close()
     assert written.done()
+
+
+async def test_a_set_that_is_retired_at_the_very_end_is_not_written_any_more(life: Life) -> None:
+    bench = await life.start()
+    await bench.files.load("p", "mine.py")
+    await end(bench, clean=True)
+    written = (life.folder / "state" / "p.json").read_bytes()
+    bench.files.retired(PolicySetRetired("p", 2, 1, "at the end"))
+    assert (life.folder / "state" / "p.json").read_bytes() == written
