@@ -27,8 +27,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return history_of(folder)
 
 
-@pytest.mark.parametrize("kills", [(5, 60)], ids=str)
-def test_killed_and_resumed_is_never_stopped(tmp_path: Path, uninterrupted: list[str], kills: tuple[int, ...]) -> None:
+KILLS = [(5, "sealed*4", "ablation")]
+"""In the search, while it is judged, and while it is explained."""
+
+
+@pytest.mark.parametrize("kills", KILLS, ids=str)
+def test_killed_and_resumed_is_never_stopped(
+    tmp_path: Path, uninterrupted: list[str], kills: tuple[int | str, ...]
+) -> None:
     folder = tmp_path / "killed"
     for last_write in kills:
         assert start(folder, last_write).wait() == -signal.SIGKILL

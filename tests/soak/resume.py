@@ -21,15 +21,18 @@ from tests.support.killed_run import children_of, start
 
 WRITES = 150
 """Of a whole run, about."""
+PHASES = ("validation*9", "sealed*5", "sealed 1", "ablation", "regime*3", "verdict")
+"""While it is judged and explained; what is past is not written again, and such a run goes on to its end."""
 
 
-def kill_once(folder: Path, rng: random.Random, seconds: float) -> tuple[bool, list[int]]:
+def kill_once(folder: Path, rng: random.Random, seconds: float, regimes: int) -> tuple[bool, list[int]]:
     """Whether the run was killed before its end, and its children of that moment."""
     if rng.random() < 0.5:
-        process = start(folder, rng.randint(1, WRITES // 8))
+        moments: list[int | str] = [rng.randint(1, WRITES // 8), *PHASES]
+        process = start(folder, rng.choice(moments), regimes)
         process.wait()
         return process.returncode == -signal.SIGKILL, []
-    process = start(folder)
+    process = start(folder, 0, regimes)
     time.sleep(rng.uniform(0.2, seconds))
     children = children_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
@@ -39,23 +42,24 @@ def kill_once(folder: Path, rng: random.Random, seconds: float) -> tuple[bool, l
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill a run of the designer at random moments, and resume it.")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--regime-seeds", type=int, default=1, help="0: without the certificate, which takes long")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng, kills, runs, children = random.Random(options.seed), 0, 0, list[int]()
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
         started = time.monotonic()
-        start(whole).wait()
+        start(whole, 0, options.regime_seeds).wait()
         seconds = time.monotonic() - started
         expected, same = history_digest(whole / LEDGER_FILE), True
         while kills < options.kills:
             runs += 1
             folder = Path(place) / f"run{runs}"
             for _ in range(rng.randint(1, 4)):
-                killed, left = kill_once(folder, rng, seconds)
+                killed, left = kill_once(folder, rng, seconds, options.regime_seeds)
                 kills += killed
                 children += left
-            start(folder).wait()
+            start(folder, 0, options.regime_seeds).wait()
             found = history_digest(folder / LEDGER_FILE)
             same &= found == expected
             print(

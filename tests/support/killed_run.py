@@ -1,7 +1,8 @@
 """A run of the designer that dies by SIGKILL in the middle of its ledger, as by a power cut.
 
-``python -m tests.support.killed_run FOLDER N``: the N-th write is the last; odd N die before it, even N after it.
-N is 0: to the end.
+``python -m tests.support.killed_run FOLDER WHEN REGIME_SEEDS``: WHEN is a number, and that write is the last; odd ones
+die before it, even ones after it; 0: to the end. Or it is a word, and it dies before the first write that has this
+value (a split, the kind of a result); ``sealed*4``: before the fourth.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ SETTINGS = Settings(
     baselines=("random+fcfs", "least_loaded+fcfs"),
     references=(),
     protocol=Protocol(train_seeds=2, validation_seeds=7, finalists=1, sealed_seeds=9),
+    ablation_seeds=4,
+    regime_seeds=0,
+    why_seeds=0,
 )
 
 
@@ -34,9 +39,14 @@ class KilledLedger(Ledger):
 
     last = 0
     count = 0
+    word = ""
+    words_left = 1
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         KilledLedger.count += 1
+        KilledLedger.words_left -= bool(self.word) and self.word in values
+        if not KilledLedger.words_left:
+            os.kill(os.getpid(), signal.SIGKILL)
         due = KilledLedger.count == KilledLedger.last
         if due and KilledLedger.last % 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -45,9 +55,10 @@ class KilledLedger(Ledger):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(folder: Path, last_write: int = 0) -> subprocess.Popen[bytes]:
-    """Begin the run in ``folder``, or go on with it, in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "tests.support.killed_run", str(folder), str(last_write)], cwd=ROOT)
+def start(folder: Path, last_write: int | str = 0, regime_seeds: int = 0) -> subprocess.Popen[bytes]:
+    """Begin the run in ``folder``, or go on with it, in a process of its own; with regimes, it takes much longer."""
+    words = (str(folder), str(last_write), str(regime_seeds))
+    return subprocess.Popen([sys.executable, "-m", "tests.support.killed_run", *words], cwd=ROOT)
 
 
 def children_of(pid: int) -> list[int]:
@@ -64,9 +75,15 @@ def children_of(pid: int) -> list[int]:
 
 
 def main() -> None:
-    folder, KilledLedger.last = Path(sys.argv[1]), int(sys.argv[2])
+    folder, when = Path(sys.argv[1]), sys.argv[2]
+    if when.isdecimal():
+        KilledLedger.last = int(when)
+    else:
+        KilledLedger.word, _, number = when.partition("*")
+        KilledLedger.words_left = int(number or 1)
     with contextlib.suppress(LedgerError):
-        new_ledger(folder, small_scenario(40), SETTINGS, secret="not so secret")
+        settings = replace(SETTINGS, regime_seeds=int(sys.argv[3]))
+        new_ledger(folder, small_scenario(40), settings, secret="not so secret")
     with KilledLedger.open(folder) as ledger:
         Search(ledger, jobs=2).run()
         sys.stdout.write(f"{KilledLedger.count} writes\n")
