@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from designer.cli import app
-from designer.search import new_ledger
+from designer.search import RunOutcome, new_ledger
 from designer.why import WhyError
 from tests.support.finished_run import SETTINGS
 from tests.support.small_scenario import small_scenario
@@ -17,3 +18,17 @@ def test_a_run_without_a_winner_is_told_so(tmp_path: Path) -> None:
     new_ledger(tmp_path / "run", small_scenario(), SETTINGS)
     done = CliRunner().invoke(app, ["why", str(tmp_path / "run")])
     assert isinstance(done.exception, WhyError)
+
+
+def test_what_a_run_found_is_told_again_without_a_simulation(outcome: RunOutcome) -> None:
+    arguments = ["why", str(outcome.folder), "--seeds", "2"]
+    told, data = CliRunner().invoke(app, arguments), CliRunner().invoke(app, [*arguments, "--json"])
+    found = json.loads(data.stdout)
+    assert found["seeds"] == 2
+    assert told.stdout.startswith(found["sentence"])
+    for row in found["interventions"]:
+        assert f"without {row['without']}" in told.stdout
+    for row in found["not_applicable"]:
+        assert f"not taken away: {row['without']}: {row['reason']}" in told.stdout
+    for line in found["traffic"]:
+        assert line in told.stdout
