@@ -75,11 +75,13 @@ def swapped(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
 
 
 def busiest_moment(arrivals: Floats, ends: Floats) -> float:
-    """The first moment at which most requests are open: halfway to the next event."""
+    """The first moment at which most requests are open, while a third of them is still to come: halfway to the next
+    event. Without that, under a lasting overload, it would be the last arrival, with nothing left to decide."""
     times = np.concatenate([arrivals, ends])
     changes = np.concatenate([np.ones(len(arrivals)), -np.ones(len(ends))])
     order = np.lexsort((changes, times))
-    most = int(np.argmax(np.cumsum(changes[order])))
+    early = int(np.searchsorted(times[order], np.quantile(arrivals, 2.0 / 3.0), side="right"))
+    most = int(np.argmax(np.cumsum(changes[order])[:early]))
     after = times[order[min(most + 1, len(order) - 1)]]
     return float((times[order[most]] + after) / 2.0)
 

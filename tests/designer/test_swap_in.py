@@ -85,6 +85,8 @@ def test_the_busiest_moment_is_between_events() -> None:
     assert busiest_moment(np.array([0.0, 1.0, 4.0]), np.array([2.0, 3.0, 5.0])) == 1.5
     assert busiest_moment(np.array([0.0, 3.0]), np.array([3.0, 4.0])) == 1.5  # who leaves goes before who comes
     assert 0.0 < busiest_moment(np.array([0.0]), np.array([1.0])) < 1.0
+    lasting = np.arange(90.0)
+    assert busiest_moment(lasting, lasting + 1000.0) == 59.5  # a third is still to come
 
 
 def test_a_winner_that_fails_is_not_harmless(outcome: RunOutcome, tmp_path: Path) -> None:
