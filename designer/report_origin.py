@@ -20,7 +20,6 @@ _OPTIONS = {
     "ablation_seeds": "--ablation-seeds",
     "regime_seeds": "--regime-seeds",
     "why_seeds": "--why-seeds",
-    "why_seeds": "--why-seeds",
 }
 _PROTOCOL = {
     "train_seeds": "--train-seeds",
