@@ -43,7 +43,7 @@ def test_roles_from_a_file_an_estimate_first_and_the_conversation_after(tmp_path
         scenario = ["--scenario", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run")]
         done = CliRunner().invoke(app, [*given, *scenario, *SMALL, *ALONE, "--json"])
     assert done.exit_code == 0, done.stderr
-    assert "llm: about 1 experiments" in done.stderr
+    assert "llm: estimate, not a bound: 3 experiments" in done.stderr
     assert "never more than $2" in done.stderr
     assert json.loads(done.stdout)["verdict"]
     shown = CliRunner().invoke(app, ["messages", str(tmp_path / "run"), "--costs"])
@@ -60,7 +60,7 @@ def test_roles_from_a_file_an_estimate_first_and_the_conversation_after(tmp_path
         (["--proposer", "llm", "--llm", "/nowhere.toml"], "/nowhere.toml: No such file"),
         (
             ["--proposer", "llm", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--price", "0"],
-            "http://127.0.0.1:9/v1 has not answered once",
+            "http://127.0.0.1:9/v1: no reply after",
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_bad_input_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "tiny.toml").write_text(SCENARIO)
-    (tmp_path / "llm.toml").write_text("attempts = 1\n")
+    (tmp_path / "llm.toml").write_text("outage_seconds = 0.1\n")
     if "127.0.0.1:9" in message:
         arguments = [*arguments, "--llm", str(tmp_path / "llm.toml")]
     given = ["run", "--scenario", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), *SMALL, *ALONE]
