@@ -153,7 +153,8 @@ def _bca_level(sample: Floats, means: Floats, level: float) -> float:
     bias = special.ndtri(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
     jackknife = (sample.sum() - sample) / (len(sample) - 1)
     away = jackknife.mean() - jackknife
-    acceleration = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
+    spread = np.sum(away**2) ** 1.5
+    acceleration = np.sum(away**3) / (6 * spread) if spread > 0 else 0.0  # differences by rounding have no skew
     shifted = bias + special.ndtri(level)
     return float(special.ndtr(bias + shifted / (1 - acceleration * shifted)))
 

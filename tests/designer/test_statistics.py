@@ -51,6 +51,16 @@ def test_identical_differences_have_a_point_for_interval() -> None:
     assert t_interval(np.full(5, 0.25)) == Interval(0.25, 0.25)
 
 
+@pytest.mark.parametrize("number", [4, 8, 64])
+def test_differences_that_are_alike_but_for_rounding_have_an_interval(number: int) -> None:
+    sample = np.full(number, 0.25)
+    sample[0] = np.nextafter(0.25, 1.0)
+    interval = bca_interval(sample)
+    assert interval.low == pytest.approx(0.25)
+    assert interval.high == pytest.approx(0.25)
+    assert bca_interval(np.array([1e-120, 2e-120, 3e-120])).high < 1e-119
+
+
 def test_one_seed_gives_no_interval() -> None:
     effect = paired_effect([2.0], [4.0])
     assert effect.ratio == pytest.approx(0.5)
