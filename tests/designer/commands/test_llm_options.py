@@ -47,7 +47,7 @@ def test_roles_from_a_file_an_estimate_first_and_the_conversation_after(tmp_path
     assert "never more than $2" in done.stderr
     assert json.loads(done.stdout)["verdict"]
     shown = CliRunner().invoke(app, ["messages", str(tmp_path / "run"), "--costs"])
-    assert "researcher   1         120" in shown.stdout
+    assert "researcher   1 " in shown.stdout
 
 
 @pytest.mark.parametrize(
