@@ -23,12 +23,22 @@ def shortcomings(validation: Mapping[str, Any] | None, sealed: Sequence[Mapping[
 def of_cells(certificate: Mapping[str, Any]) -> list[str]:
     """In how many regimes a winner won and lost, at what level, and where its ranges promise too much."""
     cells, failed = certificate["cells"], certificate.get("failed", ())
-    won, lost = (sum(1 for cell in cells if cell.get(what)) for what in ("won", "lost"))
-    lines = [
-        f"Won in {won} of {len(cells) + len(failed)} regimes, lost in {lost}, at a level of "
-        f"{certificate['level']:.0%} for all of them together; in the others neither is shown."
-    ]
+    lines = [_won_and_lost(cells, len(cells) + len(failed), certificate.get("level"))]
     lines += [f"Not scored: {cell['regime']}: {cell['failure']}." for cell in failed]
-    if within := certificate["within_and_not_won"]:
+    if within := certificate.get("within_and_not_won"):
         lines.append(f"Within the ranges below it did not win in: {'; '.join(within)}.")
     return lines
+
+
+def _won_and_lost(cells: Sequence[Mapping[str, Any]], total: int, level: float | None) -> str:
+    """A certificate of an earlier version has no level: each of its cells was won by an interval of its own."""
+    won, lost = (sum(1 for cell in cells if cell.get(what)) for what in ("won", "lost"))
+    if level is None:
+        return (
+            f"Won in {won} of {total} regimes, each by a 95 % interval of its own: of so many, some may be won by "
+            "chance. Whether it lost in any was not judged."
+        )
+    return (
+        f"Won in {won} of {total} regimes, lost in {lost}, at a level of {level:.0%} for all of them together; in the "
+        "others neither is shown."
+    )

@@ -150,8 +150,9 @@ def _regimes(findings: Findings) -> Iterator[str]:
     yield from (f"<p>{html.escape(line)}</p>" for line in of_cells(certificate))
     if certificate.get("won_in"):
         yield "<p>Won where a gateway measures:</p>"
-        where = certificate["measures"]
-        rows = [(what, f"{low:g}", f"{high:g}", where[what]) for what, (low, high) in certificate["won_in"].items()]
+        where = certificate.get("measures", {})
+        ranges = certificate["won_in"].items()
+        rows = [(what, f"{low:g}", f"{high:g}", where.get(what, "")) for what, (low, high) in ranges]
         yield table(("measure", "from", "to", "where it is"), rows)
 
 

@@ -33,3 +33,9 @@ def test_a_certificate_says_its_level_and_where_its_ranges_promise_too_much() ->
     assert second == "Not scored: KV x0.8: too slow."
     assert third == "Within the ranges below it did not win in: KV x1, load x0.8."
     assert len(of_cells({**certificate, "failed": [], "within_and_not_won": []})) == 1
+
+
+def test_a_certificate_of_an_earlier_version_claims_no_level() -> None:
+    (line,) = of_cells({"cells": [{"won": True}, {"won": False}], "worst": None, "won_in": {}, "failed": []})
+    assert line.startswith("Won in 1 of 2 regimes, each by a 95 % interval of its own")
+    assert "lost in 0" not in line

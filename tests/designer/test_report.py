@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 
 from designer.findings import Findings, read_findings
 from designer.ledger import Ledger
-from designer.report import to_json, to_text, verdict_line, write_html
+from designer.report import to_html, to_json, to_text, verdict_line, write_html
 from designer.search import RunOutcome, new_ledger
 from tests.support.finished_run import SETTINGS
 from tests.support.small_scenario import small_scenario
@@ -56,6 +57,17 @@ def test_the_page_stands_alone_and_shows_everything(findings: Findings, tmp_path
     assert page.count("<svg") >= 3
     for text in ("In short", "designer promote", "designer rollback", "How sure.", "Hypotheses", "<span class='add'>"):
         assert text in page
+
+
+def test_a_certificate_of_an_earlier_version_can_be_shown(findings: Findings) -> None:
+    row = {"label": "joint/expert", "ratio": 0.9}
+    cell = {"regime": "KV x1", "won": True, "measured": {"preempted_share": 0.1}, "against": [row]}
+    worst = {"regime": "KV x1", "label": "joint/expert", "ratio": 0.9}
+    ranges = {"preempted_share": [0.1, 0.1]}
+    certificate = {"seeds": 4, "cells": [cell], "worst": worst, "won_in": ranges, "failed": []}
+    page = to_html(dataclasses.replace(findings, results={**findings.results, "certificate": certificate}))
+    assert "Won in 1 of 1 regimes, each by a 95 % interval of its own" in page
+    assert "preempted_share" in page
 
 
 def test_json_can_be_read_by_a_program(findings: Findings) -> None:
