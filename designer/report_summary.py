@@ -15,7 +15,7 @@ from designer.swap_in import RESULT, harm_in
 NAMES = {"search": "search", "control": "random control", "tuned": "tuned baselines"}
 _GATEWAY = "--gateway http://127.0.0.1:9000"
 _MOST_NAMED = 4
-_RULES = ("Admission:", "Choice:", "Queue order:", "Replicas:", "Batch:")
+_RULES = ("Admission:", "Choice:", "Queue order:", "Replicas wanted:", "Engine:")
 """How the paragraphs of a policy of ours begin that say what it does."""
 
 
@@ -106,8 +106,8 @@ def _where_worst(findings: Findings) -> Iterator[str]:
     certificate = findings.results.get("certificate")
     if not certificate or not certificate.get("worst"):
         return
-    worst, cells = certificate["worst"], certificate["cells"]
-    lost = [cell["regime"] for cell in cells if not cell["won"]]
+    worst, cells = certificate["worst"], [*certificate["cells"], *certificate.get("failed", ())]
+    lost = [cell["regime"] for cell in cells if not cell.get("won")]
     text = (
         f"Of {len(cells)} regimes it won {len(cells) - len(lost)}{_not_won(lost)}. At its worst, {worst['regime']}, "
         f"its metric is {worst['ratio']:.3f} of {worst['label']}."

@@ -10,6 +10,7 @@ import pytest
 
 from designer.findings import Findings, read_findings
 from designer.ledger import Ledger
+from designer.proposers.parts import PARTS, Joint, emit_joint
 from designer.report_summary import in_short
 from designer.search import RunOutcome, new_ledger
 from tests.support.finished_run import SETTINGS
@@ -44,6 +45,21 @@ def test_what_it_does_is_its_rules_and_no_cut_headline(findings: Findings) -> No
     assert does.startswith(("Admission:", "Choice:"))
     other = dataclasses.replace(findings, winner_source='"""By hand:\none line.\n\nMore."""\n')
     assert "What it does.</b> By hand: one line.<" in in_short(other)
+
+
+def test_what_it_does_has_the_rules_of_every_part(findings: Findings) -> None:
+    program = Joint(tuple((name, kind.founders[0][1]) for name, kind in PARTS.items() if name != "scheduling"))
+    text = in_short(dataclasses.replace(findings, winner_source=emit_joint(program)))
+    (does,) = re.findall(r"What it does\.</b> ([^<]*)", text)
+    assert all(rule in does for rule in ("Choice: ", "Queue order: ", "Replicas wanted: ", "Engine: "))
+
+
+def test_a_regime_that_was_not_scored_was_not_won(findings: Findings) -> None:
+    cells, failed = [{"regime": "KV x1", "won": True}], [{"regime": "KV x0.8", "failure": "too slow"}]
+    worst = {"regime": "KV x1", "ratio": 0.9, "label": "joint/expert"}
+    certificate = {"cells": cells, "failed": failed, "worst": worst}
+    text = in_short(dataclasses.replace(findings, results={"certificate": certificate}))
+    assert "Of 2 regimes it won 1, and not KV x0.8." in text
 
 
 def test_regimes_that_were_not_won_are_named(findings: Findings) -> None:
