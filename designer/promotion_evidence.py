@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from designer.ledger import Ledger
-from designer.replay_evidence import judged, pairs_in
+from designer.replay_evidence import LEAST_PAIRS, judged, pairs_in
 from designer.sealed_state import SealedState
 from designer.swap_in import RESULT
 
@@ -62,24 +62,25 @@ def _regimes(certificate: Mapping[str, Any] | None) -> Gate | None:
     if not certificate or not certificate["cells"]:
         return None
     won = sum(1 for cell in certificate["cells"] if cell["won"])
-    worst = certificate["worst"]
+    worst, total = certificate["worst"], len(certificate["cells"]) + len(certificate.get("failed", ()))
     return {
         "passed": won > 0,
-        "cells": len(certificate["cells"]),
+        "cells": total,
         "won": won,
         "worst": dict(worst),
         "won_in": dict(certificate.get("won_in") or {}),
-        "sentence": f"won {won} of {len(certificate['cells'])}; worst in {worst['regime']}: {worst['ratio']:.3f} of "
-        f"{worst['label']}",
+        "sentence": f"won {won} of {total}; worst in {worst['regime']}: {worst['ratio']:.3f} of {worst['label']}",
     }
 
 
 def _replay(replays: Mapping[str, Any] | None) -> Gate | None:
+    """Passed: enough pairs were ended to be judged under some conditions, and none contradict."""
     if replays is None:
         return None
+    is_judged = any(one["pairs"] + one["lost"] >= LEAST_PAIRS for one in replays["conditions"])
     keys = ("workers", "speed", "first_seconds", "pairs", "lost", "invalid", "evidence", "contradicts")
     return {
-        "passed": not replays["contradicts"],
+        "passed": is_judged and not replays["contradicts"],
         "aborted": replays["aborted"],
         "conditions": [{key: one[key] for key in keys} for one in replays["conditions"]],
         "sentence": replays["sentence"],
@@ -87,7 +88,7 @@ def _replay(replays: Mapping[str, Any] | None) -> Gate | None:
 
 
 def _swap_in(rehearsal: Mapping[str, Any] | None) -> Gate | None:
-    if rehearsal is None:
+    if rehearsal is None or not rehearsal["rows"]:
         return None
     figures = [{key: row[key] for key in ("what", "ratio", "t_interval", "bound")} for row in rehearsal["rows"]]
     return {"passed": not rehearsal["harm"], "rows": figures, "sentence": rehearsal["sentence"]}

@@ -32,7 +32,8 @@ from designer.statistics import paired_effect
 LEAST_PAIRS = 5
 """Of fewer no evidence can reach ``CONTRADICTED``: it is at most doubled by a pair."""
 CONTRADICTED = 20.0
-"""One in twenty of the policies that keep what was promised are ever called contradicted, at most."""
+"""One in twenty of the policies that keep what was promised are ever called contradicted, at most, under each set of
+conditions."""
 OUTWEIGHED = 1.0
 TOLERANCE = 0.10
 """How much less favourable than simulated a ratio may come out, relative, before it counts as a contradiction."""

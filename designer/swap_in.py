@@ -21,6 +21,7 @@ import numpy as np
 
 from designer.evaluate import EvaluationError
 from designer.grid import Regime, apply
+from designer.interventions import slots_of_part
 from designer.ledger import Ledger, seed_of
 from designer.replay_host import WinnerSandbox
 from designer.sandbox import SandboxError
@@ -72,8 +73,8 @@ def rehearse(
         return known
     winner, comparator, run = ledger.subject(frozen.digest), ledger.subject(frozen.comparator), ledger.run()
     if fills_batch(winner):
-        ledger.add_result(RESULT, NOT_SWAPPED)
-        return NOT_SWAPPED
+        ledger.add_result(RESULT, told := not_rehearsed(winner))
+        return told
     seeds = [seed_of(run.secret, "regime", n, RESULT) for n in range(SEEDS)]
     try:
         scenario = apply(Scenario.model_validate_json(run.scenario), Regime(load=OVERLOAD))
@@ -92,6 +93,18 @@ def fills_batch(subject: Subject) -> bool:
     """Whether a module of it has what makes a batch policy; found without running it."""
     nodes = (node for part in subject.parts for node in ast.walk(parse(part.source)))
     return any(isinstance(node, ast.FunctionDef) and node.name == "prefill_budget" for node in nodes)
+
+
+def not_rehearsed(winner: Subject) -> Mapping[str, Any]:
+    """What is written of a winner with batch rules; if it fills other slots too, that these were not rehearsed."""
+    others = sorted({slot for part in winner.parts for slot in slots_of_part(part)} - {"batch"})
+    if not others:
+        return NOT_SWAPPED
+    sentence = (
+        f"Not rehearsed: beside {' and '.join(others)} rules the winner has batch rules, which a gateway's swap does "
+        "not bring in; what the rest does when it is swapped in by itself was not simulated."
+    )
+    return {**NOT_SWAPPED, "sentence": sentence}
 
 
 def harm_in(rehearsal: Mapping[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from designer.gates_page import gate_sections
 from designer.ledger import Ledger
+from designer.proposers.parts import PARTS, Joint, emit_joint
 from designer.search import RunOutcome, new_ledger
 from designer.subject import subject_of_source
 from designer.swap_in import (
@@ -24,6 +25,7 @@ from designer.swap_in import (
     _judged,
     fills_batch,
     harm_in,
+    not_rehearsed,
     rehearse,
 )
 from designer.work_replay import busiest_moment
@@ -114,3 +116,11 @@ def test_a_batch_policy_is_not_swapped_by_a_gateway() -> None:
     assert not fills_batch(subject_of_source("class P:\n    def route(self, r, c, p): ...\n", "routing"))
     assert harm_in(NOT_SWAPPED) == ""
     assert "".join(gate_sections(None, NOT_SWAPPED)).endswith("does not bring it in.</p>")
+
+
+def test_a_winner_with_other_rules_beside_batch_rules_is_said_to_be_not_rehearsed() -> None:
+    program = Joint(tuple((name, PARTS[name].founders[0][1]) for name in ("routing", "batch")))
+    told = not_rehearsed(subject_of_source(emit_joint(program), "both"))
+    assert told["sentence"].startswith("Not rehearsed: beside routing and scheduling rules")
+    alone = Joint((("batch", PARTS["batch"].founders[0][1]),))
+    assert not_rehearsed(subject_of_source(emit_joint(alone), "batch")) == NOT_SWAPPED
