@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from designer.ablation import MOST_COMPONENTS
 from designer.certificate import REGIMES
+from designer.proposers.llm.settings import stored_settings
 from designer.why import most_simulations as most_of_why
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def most_simulations(settings: Settings, num_arms: int) -> dict[str, int]:
         "baselines": len(settings.baselines) * protocol.train_seeds + 1,
         "search": settings.budget,
         "controls": controls * settings.budget,
+        "analysis": 0 if settings.llm is None else stored_settings(settings.llm).caps.analysis_simulations,
         "checks": protocol.finalists * CHECKS_OF_A_FINALIST,
         "validation": protocol.validation_seeds * (protocol.finalists + VALIDATED_BASELINES + controls),
         "sealed": protocol.max_looks * protocol.sealed_seeds * (2 + shown),
@@ -48,7 +50,7 @@ def in_words(most: Mapping[str, int], seconds: float, jobs: int) -> str:
         seconds: that a simulation beside its policy takes.
         jobs: simulations at a time.
     """
-    beside = sum(most[phase] for phase in ("baselines", "search", "controls"))
+    beside = sum(most[phase] for phase in ("baselines", "search", "controls", "analysis"))
     apart = sum(most.values()) - beside
     minutes = (beside + LOCKSTEP_COST * apart) * seconds / jobs / 60
     phases = ", ".join(f"{phase} {count}" for phase, count in most.items() if count)

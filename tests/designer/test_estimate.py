@@ -7,6 +7,7 @@ from dataclasses import replace
 from designer.certificate import REGIMES
 from designer.estimate import in_words, most_simulations
 from designer.ledger import Ledger
+from designer.proposers.llm.settings import Caps, make_settings
 from designer.sealed import Protocol
 from designer.search import RunOutcome, Settings, settings_of
 from designer.why import stored
@@ -41,6 +42,13 @@ def test_every_look_and_every_cell_is_counted() -> None:
     assert most["ablation"] == most["why"] == 0
     one_look = replace(settings, protocol=replace(protocol, max_looks=1))
     assert most_simulations(one_look, num_arms=3)["sealed"] == most["sealed"] // 2
+
+
+def test_what_models_may_have_repeated_is_counted() -> None:
+    llm = make_settings(model="m", base_url="http://127.0.0.1:1/v1", price="0").model_dump(mode="json")
+    most = most_simulations(replace(SETTINGS, proposer="llm", llm=llm), num_arms=3)
+    assert most["analysis"] == Caps().analysis_simulations > 0
+    assert most_simulations(SETTINGS, num_arms=3)["analysis"] == 0
 
 
 def test_it_is_told_in_a_line() -> None:
