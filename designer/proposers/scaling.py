@@ -269,7 +269,7 @@ def reductions(program: ScalingProgram) -> Iterator[tuple[str, ScalingProgram]]:
     """The rule without each of its signals, its look ahead, its spare replicas, its patience; and what that is."""
     for name in program.signals if len(program.signals) > 1 else ():
         rest = tuple(other for other in program.signals if other != name)
-        yield SIGNALS[name].words, make(rest, program.combine, dict(program.values))
+        yield SIGNALS[name].words, make(rest, program.combine, {**dict(program.values), **_own(program, rest)})
     if looks_ahead(program.signals):
         least = {"lead_seconds": CONSTANTS["lead_seconds"].low, "fall_lead_seconds": CONSTANTS["fall_lead_seconds"].low}
         yield "the look ahead", make(program.signals, program.combine, {**dict(program.values), **least})
@@ -279,6 +279,12 @@ def reductions(program: ScalingProgram) -> Iterator[tuple[str, ScalingProgram]]:
     ):
         if program[constant] > CONSTANTS[constant].low:
             yield words, with_constants(program, {constant: Const(constant, CONSTANTS[constant].low)})
+
+
+def _own(program: ScalingProgram, kept: tuple[SignalName, ...]) -> dict[str, float]:
+    """What a replica carries of each of the kept signals, by the names they have among themselves."""
+    before = dict(zip(program.signals, carried_names(program.signals), strict=True))
+    return {name: program[before[signal]] for signal, name in zip(kept, carried_names(kept), strict=True)}
 
 
 def to_json(program: ScalingProgram) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from designer.proposers.grammar import Const, GrammarError
 from designer.proposers.scaling import (
     CONSTANTS,
+    SIGNALS,
     ScalingProgram,
     check,
     constants,
@@ -105,3 +106,13 @@ def test_what_breaks_a_rule_is_refused(program: ScalingProgram, complaint: str) 
 def test_what_is_no_program_is_refused() -> None:
     with pytest.raises(GrammarError, match="not a scaling program"):
         from_json({"signals": ["moon"], "combine": "sum", "values": {}})
+
+
+def test_a_signal_that_is_left_alone_keeps_its_own_constant() -> None:
+    """Both are divided by a rate: with the first gone, the second is still divided by its own."""
+    values = {"rate_per_replica": 2.0, "rate_per_replica_2": 8.0}
+    program = make(("arrivals", "requests_ahead"), "larger", values)
+    assert program["rate_per_replica_2"] == 8.0
+    found = dict(reductions(program))
+    assert found[SIGNALS["arrivals"].words]["rate_per_replica"] == 8.0
+    assert found[SIGNALS["requests_ahead"].words]["rate_per_replica"] == 2.0
