@@ -9,9 +9,12 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.core.guard import FIRST_COME, SortKey, sort_key
+from gateway.errors import PolicyRefusedError
+from gateway.promoted import promotion_of
 from policies.conformance import check_source
 from policies.contract import BatchEngine, BatchPolicy, BatchRequest
 from policies.loader import LoadedPolicy, PolicyLoadError, load_policies, parse_specs, resolve
@@ -36,17 +39,30 @@ def load_batch_policy(text: object) -> LoadedPolicy:
     """The one policy that ``text`` names, as ``SOURCE[:key=value,…]``.
 
     Raises:
-        PolicyLoadError: there is none, more than one, it breaks a static rule, or it fills no batch slot.
+        PolicyLoadError: there is none, more than one, it breaks a static rule, was promoted as other code, or fills no
+            batch slot.
     """
     if not isinstance(text, str) or not text:
         raise PolicyLoadError('name a batch policy: --additional-config \'{"ranvier_batch_policy": "SOURCE"}\'')
+    wrong = PolicyLoadError(f"{text}: not one policy with waiting_key, victim_key and prefill_budget")
     specs = parse_specs(text)
-    if len(specs) == 1 and (violations := check_source(resolve(specs[0].source)[0])):
-        raise PolicyLoadError(f"{text}: breaks the contract: line {violations[0]}")
+    if len(specs) != 1:
+        raise wrong
+    _require_fit(resolve(specs[0].source)[0], text)
     loaded = load_policies(specs, seed=0)
-    if len(loaded) != 1 or "batch" not in loaded[0].slots:
-        raise PolicyLoadError(f"{text}: not one policy with waiting_key, victim_key and prefill_budget")
+    if "batch" not in loaded[0].slots:
+        raise wrong
     return loaded[0]
+
+
+def _require_fit(path: Path, text: str) -> None:
+    """Before anything of it runs. PolicyLoadError: it breaks a rule, or is not what was promoted."""
+    if violations := check_source(path):
+        raise PolicyLoadError(f"{text}: breaks the contract: line {violations[0]}")
+    try:
+        promotion_of(path.read_bytes().decode("utf-8", errors="replace"), str(path))
+    except PolicyRefusedError as error:
+        raise PolicyLoadError(str(error)) from None
 
 
 class BatchGuard:

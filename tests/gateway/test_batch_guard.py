@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.batch_guard import MAX_FAILURES, BatchGuard, WaitingHeap, load_batch_policy, victim_ranks
 from gateway.mockworker.engine import BatchEngineView, BatchRequestView
+from gateway.promoted import MARKER
 from policies.loader import PolicyLoadError
 
 ENGINE = BatchEngineView(2, 3, 10, 40, 256)
@@ -164,4 +166,17 @@ def test_a_file_that_breaks_the_contract_is_not_run(tmp_path: Path) -> None:
     file.write_text(f'"""Doc."""\nimport os\nos.mkdir("{tmp_path}/ran")\n')
     with pytest.raises(PolicyLoadError, match="breaks the contract"):
         load_batch_policy(str(file))
+    with pytest.raises(PolicyLoadError, match="not one policy"):
+        load_batch_policy(f"{file}+least_loaded")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_promoted_file_that_was_edited_is_not_run(tmp_path: Path) -> None:
+    body = (POLICIES / "shortest_prompt.py").read_text()
+    head = f"# Promoted.\n{MARKER}{hashlib.sha256(body.encode()).hexdigest()}\n"
+    file = tmp_path / "promoted.py"
+    file.write_text(head + body)
+    assert load_batch_policy(str(file)).slots == ("batch",)
+    file.write_text(head + body + "\n")
+    with pytest.raises(PolicyLoadError, match="not what was evaluated"):
+        load_batch_policy(str(file))
