@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.config import WorkerSection
 from gateway.config_file import validated
@@ -22,7 +23,7 @@ FILE_NAME = "workers.added"
 
 
 class _Kept(Section):
-    worker: tuple[WorkerSection, ...]
+    worker: tuple[dict[str, Any], ...]
 
 
 class AddedWorkers:
@@ -37,14 +38,15 @@ class AddedWorkers:
     def read(self, pools: Sequence[str]) -> list[WorkerSection]:
         """Those of pools that there still are. What cannot be used is logged."""
         workers = []
-        for worker in self._read():
+        for table in self._read():
             try:
+                worker = validated(WorkerSection, table, str(self._path))
                 workers.append(placed(str(self._path), worker, pools))
             except ConfigError as error:
                 log.error("a worker added before is left out", extra={"error": str(error)})
         return workers
 
-    def _read(self) -> tuple[WorkerSection, ...]:
+    def _read(self) -> tuple[dict[str, Any], ...]:
         if self._path is None or not self._path.is_file():
             return ()
         try:

@@ -26,7 +26,7 @@ async def test_without_a_folder_nothing_is_kept() -> None:
     assert added.read(["p"]) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"worker": [{"url": 3}]}', '{"worker": [], "x": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"worker": [3]}', '{"worker": [], "x": 1}'])
 def test_a_file_that_cannot_be_used_is_told_and_left(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -41,6 +41,17 @@ def test_a_pool_that_is_gone_takes_its_workers_with_it(tmp_path: Path, caplog: p
     )
     assert [worker.worker_id for worker in AddedWorkers(tmp_path).read(["p"])] == ["x:2"]
     assert "no pool is called 'old'" in caplog.records[0].error  # type: ignore[attr-defined]
+
+
+def test_one_that_cannot_be_used_does_not_take_the_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("GONE_WORKER_KEY", raising=False)
+    tables = [{"url": "http://x:1", "api_key_env": "GONE_WORKER_KEY"}, {"url": 3}, {"url": "http://x:2"}]
+    (tmp_path / FILE_NAME).write_text(json.dumps({"worker": tables}))
+    assert [worker.worker_id for worker in AddedWorkers(tmp_path).read(["p"])] == ["x:2"]
+    errors = [record.error for record in caplog.records]  # type: ignore[attr-defined]
+    assert len(errors) == 2 and "api_key_env" in errors[0] and "url" in errors[1]
 
 
 async def test_a_worker_added_through_the_admin_port_outlives_the_process(tmp_path: Path) -> None:
