@@ -125,7 +125,7 @@ class PolicyState:
     def _keep(self, name: str, data: bytes) -> Path:
         path = self._files / hashlib.sha256(data).hexdigest() / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if path.is_file():
+        if path.is_file() and path.read_bytes() == data:
             os.utime(path.parent)  # its age counts from the last time that it was needed
         else:
             write_whole(path, data)

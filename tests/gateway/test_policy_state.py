@@ -84,7 +84,11 @@ async def test_bytes_that_were_changed_are_refused(life: Life) -> None:
     refused = [entry for entry in second.files.pool("p").log if not entry["ok"]]
     assert "its bytes were changed since it was kept" in refused[0]["message"]
     assert ("p", "restored", False) in second.swaps.seen
+    await second.files.load("p", "mine.py")  # as the refusal says
     await end(second, clean=True)
+    third = await life.start()
+    assert third.running[1] == "mine"
+    await end(third, clean=True)
 
 
 async def test_a_configured_file_that_broke_meanwhile_runs_as_it_last_ran(life: Life) -> None:
