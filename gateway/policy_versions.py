@@ -106,7 +106,7 @@ def promotions_of(policy_set: PolicySet) -> list[dict[str, Any]]:
         with suppress(PolicyRefusedError):
             promotion = promotion_of(one.source, one.name)
             if promotion is not None:
-                found.append({"policy": one.name, "hash": one.policy_hash, **promotion.describe()})
+                found.append({**promotion.describe(), "policy": one.name, "hash": one.policy_hash})
     return found
 
 

@@ -29,7 +29,7 @@ class Promotion:
     """By gate; empty: the file has none that can be read."""
 
     def describe(self) -> dict[str, Any]:
-        return {"evaluated_sha256": self.evaluated_sha256, **self.evidence}
+        return {**self.evidence, "evaluated_sha256": self.evaluated_sha256}
 
 
 def promotion_of(source: str, path: str) -> Promotion | None:

@@ -57,6 +57,12 @@ def test_evidence_that_cannot_be_read_is_none_and_the_code_still_counts(evidence
     assert "its evidence cannot be read" in summary(told.describe())
 
 
+def test_evidence_does_not_say_what_the_bytes_say() -> None:
+    told = promotion_of(promoted(evidence='{"evaluated_sha256": 3}'), "p.py")
+    assert told is not None
+    assert told.describe()["evaluated_sha256"] == hashlib.sha256(BODY.encode()).hexdigest()
+
+
 def test_expected_bytes() -> None:
     require_bytes(b"x", None, "p.py")
     require_bytes(b"x", hashlib.sha256(b"x").hexdigest(), "p.py")
