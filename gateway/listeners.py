@@ -45,6 +45,8 @@ def listeners(host: str, port: int, option: str, reuse_port: bool = False) -> li
             return listening
     except OSError as error:
         reason = error.strerror or str(error)
+    except UnicodeError as error:  # of a label that is empty or too long
+        reason = f"it is no name of a host: {error}"
     raise StartError(f"cannot listen on {host} port {port}: {reason}; give another {option}")
 
 
@@ -76,3 +78,5 @@ async def bound(listen: Callable[[str, int], Awaitable[int]], host: str, port: i
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"port {port} on {host} is in use; stop what uses it or give another {option}") from None
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+    except UnicodeError as error:
+        raise StartError(f"cannot listen on {host} port {port}: it is no name of a host: {error}") from None

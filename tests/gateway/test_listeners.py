@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import StartError
-from gateway.listeners import _listen, listeners
+from gateway.listeners import _listen, bound, listeners
 
 
 def num_open() -> int:
@@ -59,6 +60,19 @@ def test_a_port_that_cannot_be_had_leaves_no_socket_open() -> None:
 def test_a_name_without_an_address_is_one_line() -> None:
     with pytest.raises(StartError, match=r"cannot listen on 192\.0\.2\.1 port 0: .*; give another --port"):
         listeners("192.0.2.1", 0, "--port")
+
+
+@pytest.mark.parametrize("host", ["x..y", "a" * 70])
+async def test_what_is_no_name_at_all_is_one_line(host: str) -> None:
+    with pytest.raises(StartError, match=r"cannot listen on .*: it is no name of a host"):
+        listeners(host, 0, "--port")
+
+    async def listen(host: str, port: int) -> int:
+        await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+        return port
+
+    with pytest.raises(StartError, match=r"cannot listen on .*: it is no name of a host"):
+        await bound(listen, host, 0, "--port")
 
 
 @IPV6
