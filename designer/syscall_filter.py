@@ -2,7 +2,8 @@
 
 Refused, with EPERM: every socket but TCP over IPv4 and IPv6 (so no datagram, no netlink, no path around landlock's
 rules by multipath TCP or by TCP fast open), reaching into other processes, io_uring (which makes its calls unseen by
-any filter), keys, mounts, namespaces, modules, clocks, and the like.
+any filter), keys, mounts, namespaces, modules, clocks, and the like. ``clone3``, whose flags no filter can see, is
+answered with ENOSYS: the C library then takes ``clone``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _RET_ALLOW, _RET_ERRNO, _RET_KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_EPERM = 1
+_EPERM, _ENOSYS = 1, 38
+_CLONE3 = 435
+_CLONE_NEW = 0x7E020000
+"""Flags of ``clone`` for namespaces: mount, cgroup, UTS, IPC, user, process and network."""
 _X32 = 0x40000000
 _MSG_FASTOPEN = 0x20000000
 _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_MASK, _TCP = 2, 10, 1, 0xF, 6
@@ -27,6 +31,7 @@ class Calls:
     arch: int
     refused: tuple[int, ...]
     socket: int
+    clone: int
     with_flags: Mapping[int, int]
     """Those that may open a connection by a flag, with the argument that holds the flags."""
 
@@ -50,6 +55,7 @@ CALLS: Mapping[str, Calls] = {
             *_SINCE_2019,
         ),
         socket=41,
+        clone=56,
         with_flags={44: 3, 46: 2, 307: 3},  # sendto, sendmsg, sendmmsg
     ),
     "aarch64": Calls(
@@ -65,6 +71,7 @@ CALLS: Mapping[str, Calls] = {
             *_SINCE_2019,
         ),
         socket=198,
+        clone=220,
         with_flags={206: 3, 211: 2, 269: 3},
     ),
 }
@@ -87,6 +94,8 @@ def _steps(calls: Calls) -> list[_Step | str]:
         (_LOAD, _NUMBER, "", ""),
         (_JUMP_AT_LEAST, _X32, "refuse", ""),
         (_JUMP_EQUAL, calls.socket, "socket", ""),
+        (_JUMP_EQUAL, calls.clone, "clone", ""),
+        (_JUMP_EQUAL, _CLONE3, "unknown", ""),
     ]
     steps += [(_JUMP_EQUAL, number, f"flags {argument}", "") for number, argument in calls.with_flags.items()]
     steps += [(_JUMP_EQUAL, number, "refuse", "") for number in calls.refused]
@@ -96,6 +105,11 @@ def _steps(calls: Calls) -> list[_Step | str]:
         steps += [(_JUMP_ANY_BIT, _MSG_FASTOPEN, "refuse", "allow")]
     return [
         *steps,
+        "clone",
+        (_LOAD, _argument(0), "", ""),
+        (_JUMP_ANY_BIT, _CLONE_NEW, "refuse", "allow"),
+        "unknown",
+        (_RETURN, _RET_ERRNO | _ENOSYS, "", ""),
         "socket",
         (_LOAD, _argument(0), "", ""),
         (_JUMP_EQUAL, _AF_INET, "kind", ""),

@@ -56,6 +56,16 @@ def test_what_passes_and_what_does_not(machine: str) -> None:
     assert judged(machine, 0, arch=0x40000003) == KILL
 
 
+@pytest.mark.parametrize("machine", sorted(CALLS))
+def test_processes_and_threads_may_be_made_and_namespaces_not(machine: str) -> None:
+    clone, sigchld, thread = CALLS[machine].clone, 17, 0x3D0F00
+    assert judged(machine, clone, 0x01200000 | sigchld) == ALLOW  # what fork asks for
+    assert judged(machine, clone, thread) == ALLOW
+    for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert judged(machine, clone, flag | sigchld) == REFUSE
+    assert judged(machine, 435) == 0x00050026, "ENOSYS: then clone is asked, whose flags can be seen"
+
+
 def test_numbers_are_listed_once() -> None:
     for calls in CALLS.values():
         assert len(set(calls.refused)) == len(calls.refused)
