@@ -17,6 +17,7 @@ from typing import Any
 
 from designer.cage import Cage, layers_of
 from designer.fidelity import Comparison, Fidelity, compare
+from designer.going_on import going_on
 from designer.ledger import Ledger, seed_of
 from designer.replay_evidence import STARTED, judged, num_started, pair_result, pairs_in
 from designer.replay_host import hosting, reachable
@@ -68,12 +69,14 @@ def replay(
 
     Raises:
         ReplayError: there is no winner, or it is not better.
+        LedgerError: another process goes on with the run, or replays it.
         FidelityError, ProcessError, SandboxError, ScenarioError: a run failed.
     """
     _require_better(ledger, force)
     bench = _Bench.of(ledger, conditions)
-    for _ in range(pairs):
-        bench.make_pair(run_pair, on_policy)
+    with going_on(ledger.path.parent):
+        for _ in range(pairs):
+            bench.make_pair(run_pair, on_policy)
     outcome = judged(list(pairs_in(ledger)))
     if outcome is None:
         raise ReplayError("0 pairs say nothing; make at least 1")

@@ -13,7 +13,8 @@ import pytest
 
 from designer.fidelity import Comparison, Fidelity, Hosting, Side, Times, compare
 from designer.findings import read_findings
-from designer.ledger import Ledger
+from designer.going_on import going_on
+from designer.ledger import Ledger, LedgerError
 from designer.processes import ProcessError, running_mock_workers
 from designer.promote import PromotionError, promote
 from designer.replay import Conditions, ReplayError, replay, state_of
@@ -81,6 +82,16 @@ def test_pairs_alternate_and_every_one_has_a_seed_of_its_own(outcome: RunOutcome
     assert len({seed for _, seed in seen}) == 5
     (mine,) = [policy for policy in orders[0] if policy.endswith(".py") and frozen.digest[:12] in policy]
     assert hashlib.sha256(Path(mine).read_bytes()).hexdigest() == frozen.digest
+
+
+def test_two_replays_at_once_do_not_write_the_same_pair(outcome: RunOutcome, tmp_path: Path) -> None:
+    shutil.copytree(outcome.folder, tmp_path / "run")
+    seen: list[tuple[list[str], int]] = []
+    with Ledger.open(tmp_path / "run") as ledger:
+        with going_on(tmp_path / "run"), pytest.raises(LedgerError, match="is going on with this run"):
+            replay(ledger, pairs=1, run_pair=runner(seen))
+        assert not seen
+        assert judged(list(pairs_in(ledger))) is None
 
 
 def test_invalid_and_aborted_pairs_are_kept(outcome: RunOutcome, tmp_path: Path) -> None:
