@@ -27,7 +27,7 @@ from gateway.core.commands import PolicySetRetired
 from gateway.core.events import Event, PolicySetReplaced, QueueRekeyed
 from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError
-from gateway.policy_loading import check, copied, load_copies, parse
+from gateway.policy_loading import absolute, check, copied, load_copies, parse
 from gateway.policy_state import LastEnd, PolicyState, SavedPool, SavedSet, now
 from gateway.policy_versions import Origin, PoolPolicies, Version
 from policies.loader import PolicySpec
@@ -91,13 +91,14 @@ class PolicyFiles:
         """Checks, loads and swaps in the set ``text``; returns once it decides.
 
         Args:
-            sha256: by path, the SHA-256 (hex) that a file of the set must have.
+            sha256: by path, as the set may say it too, the SHA-256 (hex) that a file of the set must have.
 
         Raises:
             PolicyRefusedError: one line with the reason; the old set runs on.
         """
         base = base or self._base
-        return await self._load(self.pool(pool), text, lambda: parse(text, base), origin, base, sha256)
+        whole = {absolute(path, base): value for path, value in sha256.items()}
+        return await self._load(self.pool(pool), text, lambda: parse(text, base), origin, base, whole)
 
     async def _load(
         self,
@@ -239,6 +240,7 @@ class PolicyFiles:
             self._replace(state, version, state.stack[: state.stack.index(target)])
             self._follow(state, old.text, "rollback", self._base)
             await self._written()
+            _still_runs(state, version)
             return version
 
     def rekey(self, pool: str) -> None:

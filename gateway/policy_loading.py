@@ -24,11 +24,11 @@ def parse(text: str, base: Path) -> tuple[PolicySpec, ...]:
         specs = parse_specs(text)
     except PolicyLoadError as error:
         raise PolicyRefusedError(str(error)) from None
-    return tuple(replace(s, source=_absolute(s.source, base)) if s.source.endswith(".py") else s for s in specs)
+    return tuple(replace(s, source=absolute(s.source, base)) if s.source.endswith(".py") else s for s in specs)
 
 
-def _absolute(path: str, base: Path) -> str:
-    """Links stay: a mounted ConfigMap's files are links whose targets change."""
+def absolute(path: str, base: Path) -> str:
+    """Without the dots. Links stay: a mounted ConfigMap's files are links whose targets change."""
     return os.path.normpath(base.absolute() / Path(path).expanduser())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -148,6 +149,19 @@ async def test_rollback_to_a_generation(bench: Bench) -> None:
     assert bench.running == (4, "routing/least_loaded")
 
 
+@pytest.mark.parametrize("said", ["mine.py", "./mine.py", "{folder}/mine.py"])
+async def test_bytes_are_asked_for_by_the_path_of_the_set(bench: Bench, tmp_path: Path, said: str) -> None:
+    (tmp_path / "mine.py").write_text(GOOD)
+    path = said.format(folder=tmp_path)
+    for name in (path, str(tmp_path / "mine.py")):
+        await bench.files.load("p", path, sha256={name: hashlib.sha256(GOOD.encode()).hexdigest()})
+        with pytest.raises(PolicyRefusedError, match="not the expected 00"):
+            await bench.files.load("p", path, sha256={name: "00"})
+    with pytest.raises(PolicyRefusedError, match=r"other\.py is no file of the set"):
+        await bench.files.load("p", path, sha256={"other.py": "00"})
+    assert bench.running == (2, "mine")
+
+
 async def test_history_and_copies_are_bounded(tmp_path: Path) -> None:
     bench = Bench(tmp_path, history=2)
     for name in ("least_loaded", "random", "round_robin", "least_tokens"):
@@ -285,3 +299,16 @@ async def test_a_set_that_is_retired_while_it_is_put_in_place_was_not_loaded(
         else:
             await bench.files.reload({"p": "spiteful.py"}, lambda: None)
     assert bench.running == (1, "routing/least_loaded")
+
+
+async def test_a_set_that_is_retired_while_it_is_put_back_was_not_put_back(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "spiteful.py").write_text(SPITEFUL)
+    for name in ("least_loaded", "spiteful.py", "random"):
+        await bench.files.load("p", name)
+    bench.submit(WorkerJoined(1.0, "w", "p"))
+    bench.submit(WorkerHealthChanged(1.0, "w", healthy=False))
+    for number in range(8):
+        bench.submit(RequestArrived(1.0, f"r{number}", "m", "spited"))
+    with pytest.raises(PolicyRefusedError, match=r"generation 4 was retired: .*ZeroDivisionError"):
+        await bench.files.rollback("p")
+    assert bench.running[1] != "spiteful"
