@@ -167,10 +167,11 @@ class Gateway:
             self._mocks = await stack.enter_async_context(mock_workers(self.config.mock))
             self.runtime.start()
             stack.callback(self.runtime.stop)
-            self.membership.apply(AddedWorkers.name, self.added.read([pool.name for pool in self.config.pool]))
+            self._apply_added()
             await stack.enter_async_context(self._background())
             if self._inherited is not None:
                 await self._first_look()  # until then connections wait in the kernel's queue
+                self._apply_added()  # the process before this one took orders meanwhile
                 ports = await self._open(stack, decisions)
             stack.push_async_callback(self._drain)
             self._started = True
@@ -195,6 +196,9 @@ class Gateway:
         for given in listening(self._inherited.data_fds):
             port = await self.data_plane.start(host, port, tls, given)
         return port
+
+    def _apply_added(self) -> None:
+        self.membership.apply(AddedWorkers.name, self.added.read([pool.name for pool in self.config.pool]))
 
     async def _first_look(self) -> None:
         """Returns when every worker has answered, or has been found not to."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from gateway.config import WorkerSection
+from gateway.config_file import load_config
 from gateway.discovery.added import FILE_NAME, AddedWorkers
+from gateway.inherited import Inherited
+from gateway.listeners import listeners
+from gateway.server import Gateway
+from gateway.watchdog import Watchdog
 from tests.support.fake_vllm import FakeVllm
-from tests.support.running_shell import running_shell
+from tests.support.running_shell import QUICK, running_shell
 
 
 async def test_what_was_added_is_read_again(tmp_path: Path) -> None:
@@ -52,6 +58,31 @@ def test_one_that_cannot_be_used_does_not_take_the_others_with_it(
     assert [worker.worker_id for worker in AddedWorkers(tmp_path).read(["p"])] == ["x:2"]
     errors = [record.error for record in caplog.records]  # type: ignore[attr-defined]
     assert len(errors) == 2 and "api_key_env" in errors[0] and "url" in errors[1]
+
+
+class _Slow(Gateway):
+    """The process before it is told of a worker while it looks at those it knows."""
+
+    meanwhile: WorkerSection
+
+    async def _first_look(self) -> None:
+        await super()._first_look()
+        assert self._inherited is not None
+        await AddedWorkers(self._inherited.state).keep([self.meanwhile])
+
+
+async def test_what_is_added_while_the_next_process_starts_is_known_to_it(tmp_path: Path) -> None:
+    data, admin = listeners("127.0.0.1", 0, "--port"), listeners("127.0.0.1", 0, "--admin-port")
+    reading, writing = os.pipe()
+    descriptors = [[one.detach() for one in sockets] for sockets in (data, admin)]
+    config = load_config(amend=lambda tables: tables.update(server={"port": 0}, scrape=QUICK))
+    with Watchdog(0.1, 1.0) as watchdog:
+        gateway = _Slow(config, watchdog, Inherited(*descriptors, writing, str(tmp_path / "state")))
+        gateway.meanwhile = WorkerSection(url="http://127.0.0.1:9", id="more", pool=config.pool[0].name)
+        async with gateway.running():
+            assert [(m.worker.worker_id, m.source) for m in gateway.membership.members.values()] == [("more", "admin")]
+    os.close(reading)
+    os.close(writing)
 
 
 async def test_a_worker_added_through_the_admin_port_outlives_the_process(tmp_path: Path) -> None:
