@@ -128,13 +128,16 @@ def _latest(findings: Findings) -> Iterator[str]:
 
 
 def _ablation(findings: Findings) -> Iterator[str]:
-    ablation = findings.results.get("ablation")
-    rows = [row for row in (ablation or {}).get("rows", ()) if "ratio" in row]
+    ablation = findings.results.get("ablation") or {}
+    rows = [row for row in ablation.get("rows", ()) if "ratio" in row]
     if rows:
         drawn = [_drawn_interval(f"without {row['component']}", row) for row in rows]
         label = "metric without the component / with it; right of the line, it helps"
         yield f"<h2>Ablation</h2>{svg.interval_chart(drawn, label)}"
         yield table(("component", "ratio without it"), [(row["component"], interval(row)) for row in rows])
+        failed = [f"{row['component']} (failed)" for row in ablation["rows"] if "failure" in row]
+        if unknown := [*failed, *ablation.get("not_tried", ())]:
+            yield note(f"Not known: what these are worth: {'; '.join(unknown)}.")
 
 
 def _regimes(findings: Findings) -> Iterator[str]:

@@ -59,6 +59,15 @@ def test_the_page_stands_alone_and_shows_everything(findings: Findings, tmp_path
         assert text in page
 
 
+def test_components_of_unknown_worth_are_named(findings: Findings) -> None:
+    rows = findings.results["ablation"]["rows"]
+    more = {"component": "the <limit>", "kind": "limit", "digest": "d", "failure": "ran out of memory"}
+    ablation = {**findings.results["ablation"], "rows": [*rows, more], "not_tried": ["the order"]}
+    page = to_html(dataclasses.replace(findings, results={**findings.results, "ablation": ablation}))
+    assert "Not known: what these are worth: the &lt;limit&gt; (failed); the order." in page
+    assert "Not known: what these" not in to_html(findings)
+
+
 def test_a_certificate_of_an_earlier_version_can_be_shown(findings: Findings) -> None:
     row = {"label": "joint/expert", "ratio": 0.9}
     cell = {"regime": "KV x1", "won": True, "measured": {"preempted_share": 0.1}, "against": [row]}
