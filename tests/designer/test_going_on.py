@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_designer_resume_refuses_a_run_that_goes_on(tmp_path: Path) -> None:
-    """Two at once on one folder: one line and status 1 for the second, and nothing is written."""
+    """Two at once on one folder: one line and status 2 for the second, and nothing is written."""
     run = tmp_path / "run"
     with new_ledger(run, small_scenario(40), SETTINGS) as ledger:
         path = ledger.path
