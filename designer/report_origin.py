@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -40,7 +42,7 @@ def origin_section(findings: Findings) -> Iterator[str]:
         *([("winner", f"SHA-256 of its bytes {findings.frozen.digest}")] if findings.frozen else []),
         *([("comparator", f"SHA-256 {findings.frozen.comparator}")] if findings.frozen else []),
         *((f"{name} at each start", version) for name, version in sorted(findings.builds.items())),
-        ("settings", ", ".join(f"{key} {_shown(value)}" for key, value in sorted(run.settings.items()) if value)),
+        ("settings", ", ".join(f"{key} {_shown(value)}" for key, value in sorted(_brief(run.settings)) if value)),
     ]
     yield "<h2 id='origin'>To come to it again</h2>" + table(("", ""), rows)
     yield f"<p>The same search: <code>{html.escape(command(run.scenario_name, run.settings))}</code></p>"
@@ -52,7 +54,7 @@ def origin_section(findings: Findings) -> Iterator[str]:
 
 
 def command(scenario: str, settings: Mapping[str, Any]) -> str:
-    """``designer run`` with these settings; models are left to their own file."""
+    """``designer run`` with these settings; models are left to a file of their own, to be named."""
     words = ["designer", "run", "--scenario", scenario]
     for key, option in _OPTIONS.items():
         words += [option, f"{settings[key]}"] if key in settings else []
@@ -61,7 +63,17 @@ def command(scenario: str, settings: Mapping[str, Any]) -> str:
     for name in ("baseline", "reference"):
         words += [word for text in settings[f"{name}s"] for word in (f"--{name}", text)]
     words += [] if settings.get("control", True) else ["--no-control"]
+    words += ["--llm", "MODELS.toml"] if settings.get("llm") else []
     return shlex.join(words)
+
+
+def _brief(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of prompts, which are pages of text, the SHA-256."""
+    for key, value in settings.items():
+        if key == "llm" and value:
+            text = json.dumps(value.get("prompts"), sort_keys=True)
+            value = {**value, "prompts": f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"}
+        yield key, value
 
 
 def _shown(value: Any) -> str:

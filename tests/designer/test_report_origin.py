@@ -13,6 +13,7 @@ import typer.testing
 from designer.cli import app
 from designer.findings import read_findings
 from designer.ledger import Ledger
+from designer.proposers.llm.settings import make_settings
 from designer.report_origin import command, origin_section
 from designer.search import RunOutcome, new_ledger, settings_of
 from tests.support.finished_run import SETTINGS
@@ -53,3 +54,15 @@ def test_it_is_written_for_a_page(outcome: RunOutcome) -> None:
     assert "<b>bold" not in text
     (found,) = re.findall(r"<code>(.*?)</code>", text)
     assert "<b>bold" in shlex.split(html.unescape(found))
+
+
+def test_of_a_run_with_models_the_prompts_are_a_hash_and_the_command_names_their_file(outcome: RunOutcome) -> None:
+    llm = make_settings(model="m", base_url="http://127.0.0.1:1/v1", price="0").model_dump(mode="json")
+    with Ledger.open(outcome.folder) as ledger:
+        findings = read_findings(ledger)
+    run = dataclasses.replace(findings.run, settings={**findings.run.settings, "proposer": "llm", "llm": llm})
+    text = html.unescape("".join(origin_section(dataclasses.replace(findings, run=run))))
+    assert "--llm MODELS.toml" in text
+    assert "base_url http://127.0.0.1:1/v1" in text
+    assert "prompts SHA-256 " in text
+    assert all(prompt[:100] not in text for prompt in llm["prompts"].values())
