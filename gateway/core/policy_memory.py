@@ -51,6 +51,13 @@ def remind(policy_set: PolicySet, memories: list[Any]) -> None:
         _Hearer(policy).hear(memory)
 
 
+def extent(told: Any) -> int:
+    """Values in what ``remembered`` gave; a long text counts as several."""
+    if type(told) is list:
+        return 1 + sum(map(extent, told))
+    return 1 + len(told) // 16 if type(told) is str else 1
+
+
 def plain(value: Any) -> Any:
     """One value in the same form, infinite numbers and large ones included.
 

@@ -19,7 +19,7 @@ from gateway.core.estimates import Estimates, RunningMean, _Ratio
 from gateway.core.events import RequestArrived, WorkerJoined, WorkerMetrics
 from gateway.core.fair_share import FairShare, Tenant
 from gateway.core.guard import Watch
-from gateway.core.policy_memory import NotPlainError, plain, remembered, remind, unplain
+from gateway.core.policy_memory import NotPlainError, extent, plain, remembered, remind, unplain
 from gateway.core.policy_set import PolicySet, Replaced
 from gateway.core.pool import PoolConfig, PoolState
 from gateway.core.pool_codec import SetLoader, decode_pool, decode_set, encode_pool, encode_set
@@ -49,6 +49,8 @@ _WORKER_VIEW = tuple(field.name for field in fields(Worker))
 _METRICS = tuple(field.name for field in fields(WorkerMetrics))
 _OVER = -1
 """Stands for a request that is over, or somewhere else by now."""
+_VALUES_A_RECORD = 20
+"""So many of ``extent`` are as long as the record of an event."""
 
 
 class RestoreError(Exception):
@@ -56,12 +58,18 @@ class RestoreError(Exception):
 
 
 def weight(dispatcher: Dispatcher) -> int:
-    """About how many records of events a state is as long as."""
+    """About how many records of events a state is as long as, but for what the policies remember."""
     total = 8
     for pool in dispatcher.pools.values():
         total += 6 * (len(pool.in_flight) + len(pool.queue)) + 6 * len(pool.workers) + len(pool.prefix_index) // 6
         total += len(pool.fair_share.counters()) // 2
     return total
+
+
+def memory_weight(state: State) -> int:
+    """The rest of it: that is known when the state was taken."""
+    sets = [one for pool in state["pools"] for one in (pool["set"], *(entry for entry, _ in pool["history"]))]
+    return sum(extent(memories) for _, memories in sets) // _VALUES_A_RECORD
 
 
 def take(dispatcher: Dispatcher) -> State:
