@@ -74,10 +74,10 @@ class _Slow(Gateway):
 async def test_what_is_added_while_the_next_process_starts_is_known_to_it(tmp_path: Path) -> None:
     data, admin = listeners("127.0.0.1", 0, "--port"), listeners("127.0.0.1", 0, "--admin-port")
     reading, writing = os.pipe()
-    descriptors = [[one.detach() for one in sockets] for sockets in (data, admin)]
+    data_fds, admin_fds = [one.detach() for one in data], [one.detach() for one in admin]
     config = load_config(amend=lambda tables: tables.update(server={"port": 0}, scrape=QUICK))
     with Watchdog(0.1, 1.0) as watchdog:
-        gateway = _Slow(config, watchdog, Inherited(*descriptors, writing, str(tmp_path / "state")))
+        gateway = _Slow(config, watchdog, Inherited(data_fds, admin_fds, writing, str(tmp_path / "state")))
         gateway.meanwhile = WorkerSection(url="http://127.0.0.1:9", id="more", pool=config.pool[0].name)
         async with gateway.running():
             assert [(m.worker.worker_id, m.source) for m in gateway.membership.members.values()] == [("more", "admin")]
