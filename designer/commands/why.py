@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ import typer
 from rich.console import Console
 
 from designer.executor import LocalExecutor
+from designer.going_on import going_on
 from designer.ledger import Ledger
-from designer.why import SEEDS, explain
+from designer.why import SEEDS, explain, stored
 
 
 def why_command(
@@ -29,7 +31,7 @@ def why_command(
     Example: designer why runs/first --seeds 16
     """
     progress = Console(stderr=True)
-    with Ledger.open(run) as ledger:
+    with Ledger.open(run) as ledger, _alone(ledger, seeds):
         found = explain(
             ledger,
             LocalExecutor(jobs),
@@ -37,6 +39,11 @@ def why_command(
             on_done=lambda name: progress.print(f"without {name}") if progress.is_terminal else None,
         )
     typer.echo(json_module.dumps(found, indent=2) if json else "\n".join(_lines(found)))
+
+
+def _alone(ledger: Ledger, seeds: int) -> AbstractContextManager[None]:
+    """A run that goes on explains its winner itself; what is known is only read."""
+    return nullcontext() if stored(ledger, seeds) is not None else going_on(ledger.path.parent)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
