@@ -22,6 +22,8 @@ _MAX_DEPTH = 16
 _MAX_INT = 2**63
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, list, dict, set)}
 _CONTAINERS = {"list": list, "set": set, "dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+_BUILT_IN = (dict, list, set, frozenset, deque, str, int, float, complex, bytes, bytearray, Random, BaseException)
+"""Of a class of its own that is one of these besides, the attributes are not all."""
 _TABLES = (list, dict, set, deque, defaultdict, OrderedDict, Counter, bytearray)
 
 
@@ -104,6 +106,8 @@ class _Teller:
 
     def told(self) -> Any:
         """Of the policy, and of the tables of its module, which it could write to."""
+        if isinstance(self._policy, (*_BUILT_IN, tuple)):
+            raise NotPlainError(f"{type(self._policy).__name__} is more than its attributes")
         tables = {}
         if self._own_module:
             tables = {k: v for k, v in self._module.items() if type(v) in _TABLES and not k.startswith("__")}
@@ -122,6 +126,8 @@ class _Teller:
             return value if value - value == 0.0 else ["float", repr(value)]
         if kind in (tuple, frozenset):
             return [kind.__name__, *(self.tell(item, depth + 1) for item in value)]
+        if isinstance(value, tuple) and self._is_own(kind):
+            return ["named", kind.__name__, *(self.tell(item, depth + 1) for item in value)]
         if id(value) in self._seen:
             return ["=", self._seen[id(value)]]
         return self._mutable(value, kind, depth)
@@ -138,10 +144,13 @@ class _Teller:
             return [kind.__name__, *self._items(value, depth)]
         if kind is defaultdict and value.default_factory in _FACTORIES.values():
             return ["defaultdict", value.default_factory.__name__, *self._items(value, depth)]
-        if self._module.get(kind.__name__) is kind:
+        if self._is_own(kind) and not isinstance(value, _BUILT_IN):
             del self._seen[id(value)]
             return self._object(value, depth)
         raise NotPlainError(f"{type(self._policy).__name__} holds a {kind.__name__}")
+
+    def _is_own(self, kind: type) -> bool:
+        return self._module.get(kind.__name__) is kind
 
     def _items(self, value: dict[Any, Any], depth: int) -> list[Any]:
         return [[self.tell(key, depth + 1), self.tell(item, depth + 1)] for key, item in value.items()]
@@ -187,6 +196,8 @@ class _Hearer:
         if kind in ("tuple", "frozenset"):
             items = (self.value(item) for item in rest)
             return tuple(items) if kind == "tuple" else frozenset(items)
+        if kind == "named":
+            return tuple.__new__(self._module[rest[0]], [self.value(item) for item in rest[1:]])
         return self._mutable(kind, rest)
 
     def _mutable(self, kind: str, rest: list[Any]) -> Any:

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -125,3 +125,49 @@ def test_it_is_bounded():
 def test_another_policy_is_not_taken_for_it():
     with pytest.raises(NotPlainError, match="0 policies were told of, and there are 1"):
         remind(PolicySet(1, Learner(Random(1))), [])
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: float
+
+
+class Table(dict[str, int]):
+    pass
+
+
+class Word(str):
+    __slots__ = ()
+
+
+class Kept:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def route(self, request: Any, candidates: Any, pool: Any) -> Any:
+        return candidates[0]
+
+
+def test_a_named_tuple_is_one_again():
+    value = deque([Pair([1, Pair("x", math.inf)], 2.0), (Pair(None, 3.0),)], maxlen=4)
+    told = json.loads(json.dumps(remembered(PolicySet(1, Kept(value)))))
+    fresh = Kept(None)
+    remind(PolicySet(1, fresh), told)
+    assert fresh.value == value
+    assert type(fresh.value[0]) is type(fresh.value[0].left[1]) is type(fresh.value[1][0]) is Pair
+
+
+@pytest.mark.parametrize("value", [Table(a=1), Word("x")])
+def test_what_is_more_than_its_attributes_is_not_told(value):
+    with pytest.raises(NotPlainError, match=f"Kept holds a {type(value).__name__}"):
+        remembered(PolicySet(1, Kept(value)))
+
+
+class Listed(list[int]):
+    def route(self, request: Any, candidates: Any, pool: Any) -> Any:
+        return candidates[0]
+
+
+def test_a_policy_that_is_a_list_is_not_told():
+    with pytest.raises(NotPlainError, match="Listed is more than its attributes"):
+        remembered(PolicySet(1, Listed([1])))
