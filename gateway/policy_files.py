@@ -117,6 +117,7 @@ class PolicyFiles:
                 raise
             self._replace(state, version, state.stack)
             self._follow(state, text, origin, base)
+            state.pinned = sha256
             await self._written()
             _still_runs(state, version)
             return version
@@ -147,6 +148,7 @@ class PolicyFiles:
                 state.configured = version.text
                 self._replace(state, version, state.stack)
                 self._follow(state, version.text, "reload", self._base)
+                state.pinned = {}
             await self._written()
             for pool, version in versions.items():
                 _still_runs(self.pools[pool], version)
@@ -239,6 +241,7 @@ class PolicyFiles:
             version = Version(policy_set, old.text, old.specs, "rollback", datetime.now(UTC), old.folder)
             self._replace(state, version, state.stack[: state.stack.index(target)])
             self._follow(state, old.text, "rollback", self._base)
+            state.pinned = {}
             await self._written()
             _still_runs(state, version)
             return version
@@ -283,7 +286,7 @@ class PolicyFiles:
                 continue
             state.files = versions
             try:
-                await self.load(state.name, state.wanted, "file")
+                await self.load(state.name, state.wanted, "file", sha256=state.pinned)
             except PolicyRefusedError:
                 continue  # logged, counted and shown; the file is still followed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -63,6 +64,8 @@ class PoolPolicies:
     """What the configuration names."""
     wanted: str = ""
     """The specs whose files are followed."""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    """By path, the SHA-256 that files of these specs must have: a followed one that changes is refused then."""
     files: dict[Path, str | None] = field(default_factory=dict)
     """Followed files with the hash last tried; None: it could not be read."""
     last_error: dict[str, str] | None = None

@@ -162,6 +162,21 @@ async def test_bytes_are_asked_for_by_the_path_of_the_set(bench: Bench, tmp_path
     assert bench.running == (2, "mine")
 
 
+async def test_a_followed_file_whose_bytes_were_asked_for_is_not_followed_to_others(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(GOOD)
+    await bench.files.load("p", "mine.py", sha256={"mine.py": hashlib.sha256(GOOD.encode()).hexdigest()})
+    (tmp_path / "mine.py").write_text(GOOD + "# other bytes\n")
+    await bench.files._load_changed()
+    assert bench.running == (1, "mine")
+    assert "not the expected" in bench.files.pool("p").describe()["last_error"]["message"]
+    await bench.files.load("p", "mine.py")  # by hand, without a hash: followed from here on
+    (tmp_path / "mine.py").write_text(GOOD + "# more bytes\n")
+    await bench.files._load_changed()
+    assert bench.running == (3, "mine")
+
+
 async def test_history_and_copies_are_bounded(tmp_path: Path) -> None:
     bench = Bench(tmp_path, history=2)
     for name in ("least_loaded", "random", "round_robin", "least_tokens"):
