@@ -22,6 +22,8 @@ from gateway.reload import Plan
 from gateway.telemetry.decisions import Decisions
 from gateway.telemetry.metrics import GatewayMetrics
 
+_MAX_DIGITS = 9
+
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
@@ -153,7 +155,7 @@ class _Api:
 
     async def decided(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", "100")
-        if not limit.isdecimal():
+        if not limit.isdecimal() or len(limit) > _MAX_DIGITS:
             raise RequestError(400, f"limit: is {limit!r}; give a whole number, as in ?limit=20")
         return json_answer({"decisions": self._plane.decisions.latest(int(limit))})
 

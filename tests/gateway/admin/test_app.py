@@ -109,6 +109,7 @@ async def test_the_page_is_self_contained(shell: Shell) -> None:
         ("POST", "/admin/policies/nope/rekey", {}, 404, "no pool is called 'nope'"),
         ("GET", "/admin/decisions?limit=x", None, 400, "limit: is 'x'"),
         ("GET", "/admin/decisions?limit=%C2%B2", None, 400, "limit: is '²'"),
+        ("GET", "/admin/decisions?limit=" + 5000 * "9", None, 400, "limit: is "),
         ("GET", "/nowhere", None, 404, "GET /nowhere: Not Found"),
         ("PUT", "/admin/config", None, 405, "Method Not Allowed"),
     ],
