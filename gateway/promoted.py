@@ -39,7 +39,7 @@ def promotion_of(source: str, path: str) -> Promotion | None:
         PolicyRefusedError: the code below the marker is not what was evaluated.
     """
     head, found, rest = source.partition(MARKER)
-    if not found or any(line and not line.startswith("#") for line in head.splitlines()):
+    if not found or any(line and not line.startswith("#") for line in _lines(head)):
         return None
     stated, newline, body = rest.partition("\n")
     if not newline or hashlib.sha256(body.encode()).hexdigest() != stated:
@@ -47,7 +47,7 @@ def promotion_of(source: str, path: str) -> Promotion | None:
             f"{path}: the code below the marker is not what was evaluated; it was changed by hand: promote it again, "
             "or take the marker out to run it as code of your own"
         )
-    lines = [line.removeprefix(EVIDENCE) for line in head.splitlines() if line.startswith(EVIDENCE)]
+    lines = [line.removeprefix(EVIDENCE) for line in _lines(head) if line.startswith(EVIDENCE)]
     return Promotion(stated, _evidence(lines[-1]) if lines else {})
 
 
@@ -60,6 +60,11 @@ def require_bytes(data: bytes, expected_sha256: str | None, path: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if expected_sha256 not in (None, found):
         raise PolicyRefusedError(f"{path}: its bytes have the SHA-256 {found}, not the expected {expected_sha256}")
+
+
+def _lines(head: str) -> list[str]:
+    """Those of Python: ``str.splitlines`` knows more ends, at which a comment goes on."""
+    return head.replace("\r", "\n").split("\n")
 
 
 def _evidence(text: str) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_evidence_that_cannot_be_read_is_none_and_the_code_still_counts(evidence
     assert "its evidence cannot be read" in summary(told.describe())
 
 
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_what_ends_no_line_of_python_hides_no_marker(end: str) -> None:
+    text = f"# run{end}of mine\n{promoted()}"
+    assert promotion_of(text, "p.py") is not None
+    with pytest.raises(PolicyRefusedError, match="not what was evaluated"):
+        promotion_of(text + "# more\n", "p.py")
+    assert promotion_of(f"# run\rx = 1\n{promoted()}", "p.py") is None
+
+
 def test_evidence_does_not_say_what_the_bytes_say() -> None:
     told = promotion_of(promoted(evidence='{"evaluated_sha256": 3}'), "p.py")
     assert told is not None
