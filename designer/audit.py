@@ -7,6 +7,7 @@ do. A cheat slips if no layer objects and it comes out better than the same poli
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from designer.promote import default_parameters
 from designer.sandbox import Evaluation, Sandbox, Task
 from designer.sealed import tier_of
 from designer.simulator.scenario import Scenario, parse_scenario
+from designer.simulator.world import World
 from designer.statistics import PairedEffect, paired_effect
 from designer.subject import Subject, subject_of_source
 from policies.conformance import check_source
@@ -43,6 +45,8 @@ class Finding:
     wants: str
     caught: Catch
     without_static: Catch
+    compiled: bool = False
+    """The simulator that it was planted beside runs as machine code."""
 
     @property
     def slipped(self) -> bool:
@@ -51,7 +55,7 @@ class Finding:
     @property
     def moved(self) -> bool:
         """Another layer caught it than docs/audit.md says; told where the kernel has all of them."""
-        return not as_pinned(self.name, self.caught.layer, self.without_static.layer)
+        return not as_pinned(self.name, self.caught.layer, self.without_static.layer, self.compiled)
 
 
 def audit_scenario() -> Scenario:
@@ -122,9 +126,10 @@ class Audit:
     def run(self, cheats: Sequence[Cheat], on_finding: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
         """One after the other, so that their times are their own."""
         self._score_base()
+        compiled = not inspect.isfunction(World.run)
         found = []
         for cheat in cheats:
-            finding = Finding(cheat.name, cheat.wants, self._try(cheat, True), self._try(cheat, False))
+            finding = Finding(cheat.name, cheat.wants, self._try(cheat, True), self._try(cheat, False), compiled)
             found.append(finding)
             on_finding(finding)
         return found

@@ -68,6 +68,11 @@ _BEHIND: Mapping[str, str] = {
     "behaves on known seeds only": "fresh seeds",
 }
 """Without the static rules."""
+_BEHIND_MACHINE_CODE: Mapping[str, str] = {
+    "duplicates": "contract trial",  # finds no frame of the world to reach into, and is left with what it kept
+    "no invariants": "fresh seeds",  # machine code calls its own functions, whatever a module's names are set to
+}
+"""Where the simulator runs as machine code and the layer is another one."""
 _BURNS = "rlimits or deadline"
 """Whichever comes first: a busy machine takes long for its processor time."""
 _HOSTILE: Mapping[str, tuple[str, str]] = {
@@ -127,9 +132,15 @@ _HOSTILE: Mapping[str, tuple[str, str]] = {
 """In the first tier, and in the second."""
 
 
-def as_pinned(name: str, submitted: str, without_static: str) -> bool:
+def layer_behind(name: str, compiled: bool) -> str:
+    """What is to catch a cheat without the static rules; ``compiled``: where the simulator is. Empty: unknown."""
+    behind = _BEHIND.get(name, "")
+    return _BEHIND_MACHINE_CODE.get(name, behind) if compiled else behind
+
+
+def as_pinned(name: str, submitted: str, without_static: str, compiled: bool) -> bool:
     """Whether these are the layers that a cheat is to be caught by."""
-    return submitted == _SUBMITTED.get(name, STATIC) and without_static == _BEHIND.get(name)
+    return submitted == _SUBMITTED.get(name, STATIC) and without_static == layer_behind(name, compiled)
 
 
 def endured_as_pinned(name: str, beside: str, apart: str) -> bool:

@@ -24,7 +24,7 @@ def test_the_page_says_what_catches_each_cheat() -> None:
     rows = _rows("| cheat |")
     assert rows.keys() == {cheat.name for cheat in (*CHEATS, *FORGERIES, knows_seeds_by_heart([]))}
     for name, (_, submitted, _, behind, _) in rows.items():
-        assert as_pinned(name, submitted, behind), name
+        assert as_pinned(name, submitted, behind, compiled=False), name
 
 
 def test_the_page_says_what_stops_each_hostile_candidate() -> None:
@@ -36,9 +36,12 @@ def test_the_page_says_what_stops_each_hostile_candidate() -> None:
 
 
 def test_another_layer_is_not_what_was_pinned() -> None:
-    assert as_pinned("gc walk", "static rules", "two processes")
-    assert not as_pinned("gc walk", "static rules", "fresh seeds")
-    assert not as_pinned("unknown", "static rules", "two processes")
+    assert as_pinned("gc walk", "static rules", "two processes", compiled=False)
+    assert not as_pinned("gc walk", "static rules", "fresh seeds", compiled=False)
+    assert not as_pinned("unknown", "static rules", "two processes", compiled=False)
+    assert as_pinned("gc walk", "static rules", "two processes", compiled=True)
+    assert not as_pinned("duplicates", "static rules", "invariants", compiled=True)
+    assert as_pinned("duplicates", "static rules", "contract trial", compiled=True)
     assert endured_as_pinned("endless loop", "deadline", "rlimits")
     assert not endured_as_pinned("endless loop", "guard", "rlimits")
     assert not endured_as_pinned("unknown", "guard", "guard")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ class Watched(Engine):
         super()._begin(start)
 
 
+@pytest.mark.skipif(not inspect.isfunction(Engine.advance), reason="a compiled engine cannot be watched from within")
 def test_what_a_simulation_almost_always_is_takes_the_quick_way_and_is_never_late() -> None:
     """Most examples must reach it: a test of the quick way that does not go there shows nothing."""
     tried: list[Watched] = []
