@@ -86,6 +86,12 @@ def manifest(root: Path, named: list[str]) -> dict[str, Any]:
     return {"suffix": sysconfig.get_config_var("EXT_SUFFIX"), "sources": hashes}
 
 
+def imported(root: Path) -> list[str]:
+    """What a build apart from any environment must install: mypyc reads the types of all that is imported."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["designer"]]
+
+
 def build(root: Path, into: Path) -> list[str]:
     """Compiles in ``into``, which is made anew; the paths made there, relative to it."""
     named = modules(root)
@@ -117,7 +123,7 @@ class CompiledModules(BuildHookInterface[Any]):
         return os.environ.get(SWITCH, "0") not in ("", "0")
 
     def dependencies(self) -> list[str]:
-        return ["mypy>=1.14", "setuptools"] if self._wanted() else []
+        return ["mypy>=1.14", "setuptools", *imported(Path(self.root))] if self._wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "standard" or not self._wanted():  # an editable install runs the sources

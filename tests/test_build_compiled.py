@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import build_compiled
-from build_compiled import ROOT, SWITCH, BuildError, CompiledModules, manifest, modules, without_slots
+from build_compiled import ROOT, SWITCH, BuildError, CompiledModules, imported, manifest, modules, without_slots
 
 SOURCE = '''"""Text that says __slots__ = () and slots=True."""
 
@@ -106,7 +109,24 @@ def test_a_wheel_is_pure_unless_it_is_asked_for(
     data: dict[str, Any] = {"force_include": {}}
     hook(tmp_path).initialize(version, data)
     assert data == {"force_include": {}}
-    assert bool(hook(tmp_path).dependencies()) is (switch == "1")
+    assert bool(hook(ROOT).dependencies()) is (switch == "1")
+
+
+def test_a_build_apart_from_any_environment_installs_what_the_modules_import() -> None:
+    """mypyc needs its types: without numpy there it refuses what is built with it."""
+    own = {*build_compiled.PACKAGES, *sys.stdlib_module_names}
+    needed = {name.partition(".")[0] for module in modules(ROOT) for name in _imports(ROOT / module)} - own
+    installed = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in imported(ROOT)}
+    assert "numpy" in needed
+    assert needed <= installed
+
+
+def _imports(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
 
 
 def test_a_build_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
