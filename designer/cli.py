@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -43,6 +44,7 @@ from designer.simulator.trace import TraceError
 from designer.swap_in import RehearsalError
 from designer.why import WhyError
 from designer.worker_probe import ProbeError
+from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.machine_code import machine_code
 from gateway.mockworker.profile import ProfileError
@@ -99,9 +101,12 @@ app.command("query")(query_command)
 app.command("messages")(messages_command)
 
 
-@app.callback()
-def _designer() -> None:
+@app.callback(invoke_without_command=True)
+def _designer(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Invent, test and promote policies for the gateway, offline."""
+    if version:
+        typer.echo(f"designer {__version__}")
+        raise typer.Exit
     code = machine_code()
     if code.state == "stale" or sys.stderr.isatty():
         typer.echo(f"designer: {code.line}", err=True)

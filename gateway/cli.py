@@ -319,6 +319,9 @@ def main() -> None:
         status = app(standalone_mode=False, prog_name="gateway")
     except _USAGE_ERROR as error:
         message = getattr(error, "format_message", error.__str__)()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{message}\n")
+            sys.exit(2)
         sys.stderr.write(f"error: {' '.join(message.split())}; gateway --help lists commands and options\n")
         sys.exit(2)
     except GatewayError as error:

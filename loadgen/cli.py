@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -58,6 +59,13 @@ HeaderOption = Annotated[
         help="Send the true output length as x-ranvier-output-tokens; only the mock worker honours it.",
     ),
 ]
+
+
+@app.callback(invoke_without_command=True)
+def _loadgen(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"loadgen {metadata.version('ranvier')}")
+        raise typer.Exit
 
 
 @app.command("synth", epilog="Example: loadgen synth --rate 5 --duration 600 --arrivals gamma --cv 3 -o trace.jsonl")
@@ -306,6 +314,9 @@ def main() -> None:
         status = app(standalone_mode=False, prog_name="loadgen")
     except _USAGE_ERROR as error:
         message = getattr(error, "format_message", error.__str__)()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{message}\n")
+            sys.exit(2)
         _exit(f"{' '.join(message.split()).rstrip('.')}; loadgen --help lists commands and options", 2)
     except INPUT_ERRORS as error:
         _exit(str(error), 2)

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from designer.cli import app
+from gateway import __version__
 
 COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
@@ -15,6 +16,11 @@ def test_help_lists_the_commands() -> None:
     assert done.exit_code == 0
     assert "offline" in done.stdout
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"designer {__version__}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

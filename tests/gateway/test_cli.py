@@ -63,6 +63,13 @@ def test_the_command_is_installed() -> None:
     assert (done.returncode, done.stdout) == (0, f"gateway {__version__}\n")
 
 
+@pytest.mark.parametrize("command", [[], ["policy"]])
+def test_a_group_alone_shows_its_help(run: Run, command: list[str]) -> None:
+    done = run(*command)
+    assert done.returncode == 2
+    assert done.stderr.startswith(" ".join(["Usage: gateway", *command]))
+
+
 @pytest.mark.parametrize(
     "command", [[], ["serve"], ["check"], ["replay-log"], ["policy"], ["policy", "load"], ["mock-worker"]]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 
 import orjson
 import pytest
@@ -113,3 +114,14 @@ def test_help_has_an_example(loadgen, command):
     status, out, _ = loadgen(command, "--help")
     assert status == 0
     assert f"Example: loadgen {command} " in out
+
+
+def test_no_arguments_show_the_help(loadgen):
+    status, _, err = loadgen()
+    assert status == 2
+    assert err.splitlines()[0].startswith("Usage: loadgen")
+    assert "error" not in err
+
+
+def test_version(loadgen):
+    assert loadgen("--version") == (0, f"loadgen {metadata.version('ranvier')}\n", "")
