@@ -7,15 +7,23 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-_BRIEFING = (*("contract", "contract_fields", "rules", "scenario", "workload", "objective", "reference", "num_seeds"),)
+_BRIEFING = (
+    *("task", "target", "example", "plain_example", "contract", "contract_fields", "rules", "scenario", "workload"),
+    *("objective", "objective_rule", "reference", "baselines", "num_seeds"),
+)
+_CODE = ("target", "example", "plain_example", "contract")
 MARKS: Mapping[str, tuple[str, ...]] = {
     "researcher": _BRIEFING,
     "researcher-start": (*_BRIEFING, "digest", "findings", "best", "budget"),
     "analyst": ("tables", "turns"),
-    "supervisor": tuple(mark for mark in _BRIEFING if mark != "contract"),
+    "supervisor": tuple(mark for mark in _BRIEFING if mark not in _CODE),
     "text-tools": ("tools",),
+    "target-routing": (),
+    "target-scheduling": (),
+    "target-autoscaling": ("replicas",),
+    "target-batch": (),
 }
-"""What each may name in double braces; the contract is code, and the Supervisor sees none."""
+"""What each may name in double braces; the Supervisor sees no code, and of the contract the names of fields."""
 NAMES = tuple(MARKS)
 SMALL = "small"
 """The name of the shorter set, for models with a context of about four thousand tokens."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from designer.ledger import Ledger
 from designer.proposers.llm.account import ESTIMATE_EVENT
+from designer.proposers.llm.baselines import read_baselines
 from designer.proposers.llm.briefing import briefing
 from designer.proposers.llm.conversation import Desk
 from designer.proposers.llm.endpoint import Endpoint
@@ -21,6 +22,7 @@ from designer.proposers.llm.playground import SimulatorPlayground
 from designer.proposers.llm.researcher import Context, Start
 from designer.proposers.llm.settings import ROLES, stored_settings
 from designer.proposers.protocol import History, NoProposalError, Proposal
+from designer.proposers.roster import parse_target
 from designer.sandbox import Sandbox
 from designer.simulator.scenario import Scenario
 
@@ -43,10 +45,11 @@ class LlmProposer:
         self._ledger = ledger
         record = ledger.run()
         self._scenario = Scenario.model_validate_json(record.scenario)
-        self._reference = str(record.settings["baselines"][0])
+        self._baselines = [str(name) for name in record.settings["baselines"]]
+        self._parts = parse_target(str(record.settings.get("target", "routing")))
         self._budget = budget
         self._say = say
-        self._playground = SimulatorPlayground(ledger, sandbox, self._reference, budget, self._settings.caps)
+        self._playground = SimulatorPlayground(ledger, sandbox, self._baselines[0], budget, self._settings.caps)
         self._log = MessageLog(ledger.path)
         self._runner = asyncio.Runner()
         self._desk: Desk | None = None
@@ -111,7 +114,8 @@ class LlmProposer:
     def _open(self, history: History) -> Desk:
         """Before the first request: what to tell, what it may cost."""
         seeds = list(history.reference)
-        self._values = briefing(self._scenario, self._reference, history.reference, seeds)
+        baselines = read_baselines(self._ledger, self._baselines, history.reference)
+        self._values = briefing(self._scenario, baselines, seeds, self._parts, self._settings.prompts)
         guess = estimate(self._settings, self._budget, self._values)
         self._say(guess.text(self._settings))
         self._ledger.add_event(ESTIMATE_EVENT, asdict(guess), once=True)
@@ -126,7 +130,10 @@ class LlmProposer:
     def _at_work(self, desk: Desk) -> list[Context]:
         settings, contexts = self._settings, self._contexts
         if settings.mode == "parallel" and not contexts:
-            contexts += [Context(str(n), desk, self._playground, Start(self._values)) for n in range(settings.contexts)]
+            contexts += [
+                Context(str(n), desk, self._playground, Start(self._values, self._parts))
+                for n in range(settings.contexts)
+            ]
         working = [context for context in contexts if not context.over]
         allowed = settings.contexts if settings.mode == "sequential" else 1
         spent = any(context.over.startswith(CAP) for context in contexts)
@@ -140,7 +147,7 @@ class LlmProposer:
         limit = self._settings.experiments_per_context if self._settings.mode == "sequential" else None
         known = tuple(number for context in self._contexts for number in context.own)
         findings = tuple(self._contexts[-1].findings) if self._contexts else ()
-        return Start(self._values, known, findings, limit)
+        return Start(self._values, self._parts, known, findings, limit)
 
     async def _hang_up(self) -> None:
         if self._desk is not None:

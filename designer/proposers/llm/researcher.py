@@ -18,8 +18,10 @@ from designer.proposers.llm.digest import Finding, experiment_result, experiment
 from designer.proposers.llm.prompts import fill
 from designer.proposers.llm.prose import written
 from designer.proposers.llm.records import Records, RecordsError
+from designer.proposers.llm.slots import problem as slot_problem
 from designer.proposers.llm.supervisor import Supervisor, View, recalled
 from designer.proposers.llm.tools import Arguments, Call, Tool, read_calls
+from designer.proposers.parts import PartName
 from designer.proposers.protocol import History, Outcome, Proposal
 
 _TO_THE_POINT = (
@@ -89,6 +91,8 @@ class Start:
 
     values: Mapping[str, str]
     """For the prompts."""
+    parts: tuple[PartName, ...] = ("routing",)
+    """Of the run's target."""
     known: tuple[int, ...] = ()
     """Candidates of earlier contexts."""
     findings: tuple[Finding, ...] = ()
@@ -109,6 +113,7 @@ class Context:
         self._desk = desk
         self._playground = playground
         self._start = start
+        self._parts = start.parts
         self._chat = Conversation(
             f"{name}/researcher", "researcher", desk, fill(desk.settings.prompts["researcher"], start.values), TOOLS
         )
@@ -241,10 +246,9 @@ class Context:
         match call.arguments:
             case RunExperiment() as wanted:
                 proposal = self._proposal(wanted, history)
-                twin = self._twin(proposal, history)
-                if twin is None:
+                if not (refusal := self._refusal(proposal, history)):
                     return proposal
-                text = f"error: this is candidate {twin} to the byte; nothing was run"
+                text = f"error: {refusal}; nothing was run"
             case AskAnalyst() as asked:
                 text = await self._ask(position, call, asked, history)
             case ShowCandidate(number=number):
@@ -269,9 +273,13 @@ class Context:
         source = source.encode("utf-8", "replace").decode()
         return Proposal(source, wanted.hypothesis, wanted.predicted_ratio, tuple(parents))
 
-    def _twin(self, proposal: Proposal, history: History) -> int | None:
+    def _refusal(self, proposal: Proposal, history: History) -> str:
+        """Why it is not worth a simulation: it is known, or is not of this run's target; empty: it is."""
         same = (n for n in self.own if history.outcomes[n].proposal.candidate_hash == proposal.candidate_hash)
-        return next(same, None)
+        twin = next(same, None)
+        return (
+            f"this is candidate {twin} to the byte" if twin is not None else slot_problem(proposal.source, self._parts)
+        )
 
     def _source(self, number: int, history: History) -> str:
         if number not in (*self._start.known, *self.own):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from designer.proposers.llm.baselines import Baselines
 from designer.proposers.llm.briefing import briefing
 from designer.proposers.llm.estimate import estimate
+from designer.proposers.llm.prompts import read_prompts
 from designer.proposers.llm.settings import LlmSettings, make_settings
 from tests.support.small_scenario import small_scenario
 
 
 @pytest.fixture
 def told() -> dict[str, str]:
-    return briefing(small_scenario(), "least_loaded+fcfs", {1: 2.0}, [1])
+    known = Baselines({"least_loaded+fcfs": {1: 2.0}})
+    return briefing(small_scenario(), known, [1], ("routing",), read_prompts("", Path()))
 
 
 def settings(price: str = "2.5,10", **changes: object) -> LlmSettings:

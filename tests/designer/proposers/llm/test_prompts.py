@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from designer.proposers.llm.prompts import MARKS, NAMES, PromptError, fill, read_prompts
-from policies.conformance import check_source
 
 
 @pytest.mark.parametrize("folder", ["", "small"])
@@ -16,14 +14,6 @@ def test_every_prompt_of_the_package_can_be_filled(folder: str) -> None:
     for name, text in read_prompts(folder, Path()).items():
         filled = fill(text, {mark: f"<{mark}>" for mark in MARKS[name]})
         assert "{{" not in filled
-
-
-@pytest.mark.parametrize("folder", ["", "small"])
-def test_the_example_in_the_prompt_keeps_the_contract(folder: str) -> None:
-    text = read_prompts(folder, Path())["researcher"]
-    modules = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def create" in block]
-    assert len(modules) == 1
-    assert check_source(modules[0]) == []
 
 
 def test_no_prompt_gives_the_published_designs_away() -> None:
@@ -45,7 +35,7 @@ def test_a_folder_replaces_what_it_has(tmp_path: Path) -> None:
     ("file", "text", "message"),
     [
         ("boss.md", "", "boss.md is none of researcher.md"),
-        ("supervisor.md", "{{code}}", r"supervisor.md: prompts: {{code}} is not known; one of contract"),
+        ("supervisor.md", "{{code}}", r"supervisor.md: prompts: {{code}} is not known; one of baselines"),
         ("analyst.md", "\udcff", "analyst.md"),
     ],
 )

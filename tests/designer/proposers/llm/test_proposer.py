@@ -194,7 +194,7 @@ def test_contexts_side_by_side_know_nothing_of_each_other(tmp_path: Path, sandbo
         generations = [record.generation for record in ledger.candidates("search")]
     assert generations == [0, 0, 0, 1, 1, 1]
     second = [body["messages"] for body in cast.heard["researcher"][3:]]
-    assert all(str(messages).count("times the reference") == 1 for messages in second)
+    assert all(str(messages).count("times the reference's metric") == 1 for messages in second)
 
 
 def test_no_key_and_no_line_of_the_servers_is_in_the_settings(
