@@ -49,7 +49,7 @@ def scaling_section(program: ScalingProgram) -> Section:
     """Its methods and its words."""
     ahead = looks_ahead(program.signals)
     return Section(
-        title=f"As many replicas as carry {' and '.join(name.replace('_', ' ') for name in program.signals)}",
+        title=f"Replicas by {' and '.join(SIGNALS[name].short for name in program.signals)}",
         rules=(_rule(program),),
         why=why_scaling(program),
         methods=(_desired(program), *((_AHEAD,) if ahead else ()), _HELD),
@@ -84,14 +84,17 @@ def why_scaling(program: ScalingProgram) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+_COMBINED = {"larger": "the larger of", "sum": "the sum of"}
+
+
 def _rule(program: ScalingProgram) -> str:
     shares = [
-        f"{SIGNALS[name].words} over {program[key]:g} for each replica"
+        f"one for every {program[key]:g} {SIGNALS[name].each}"
         for name, key in zip(program.signals, carried_names(program.signals), strict=True)
     ]
-    joined = f"the larger of {', and '.join(shares)}" if program.combine == "larger" and len(shares) > 1 else ""
-    spare = f", plus {program['spare_replicas']:g} to spare" if program["spare_replicas"] else ""
-    text = f"Replicas wanted: {joined or ' plus '.join(shares)}{spare}; rounded up."
+    joined = shares[0] if len(shares) == 1 else f"{_COMBINED[program.combine]} {'; and '.join(shares)}"
+    spare = f"; and {program['spare_replicas']:g} to spare" if program["spare_replicas"] else ""
+    text = f"Replicas wanted: {joined}{spare}; rounded up."
     if looks_ahead(program.signals):
         text += (
             f" What is expected is the line through the last {program['window_seconds']:g} seconds, "

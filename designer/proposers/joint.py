@@ -1,7 +1,9 @@
 """Proposers over programs of any parts: evolution, independent samples, and known rules with their constants tuned.
 
 Evolution changes one part at a time, swaps parts between parents, and tunes the constants of all parts by line search;
-the best of every structure is kept. It starts from known rules, of each part the plainest first.
+the best of every structure is kept. It starts from known rules, of each part the plainest first. What one replica
+carries depends on the replicas, so no rule starts where it is good: that constant of each is searched to either side
+before any rule is judged by its score.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ _TUNED = 3
 _HOPE = 0.6
 """Log-ratio by which a structure may be better than it looks after one try; shared out over its tries."""
 _ELITE = 6
+_BRACKET = 6
+"""Values, at most, of the constant that matters most, which a rule of the start is tried with before it competes."""
 _TRIES = 40
 _DRAWS = 3
-"""Values of their constants that known rules are tried with before any is tuned: one may start far from its best."""
+"""Values of their constants that known rules are tried with before any is given up: one may start far from its best."""
 _AFRESH = "starts afresh"
 
 
@@ -121,6 +125,9 @@ class JointProposer:
         founders = list(self._combined([PARTS[name].founders for name in self._parts]))
         if number < len(founders):
             return _proposal(founders[number], "starts from known rules", history)
+        step = _bracketing(known, founders, history)
+        if step is not None:
+            return step
         leaders = _leaders(known)
         early = number < _FRESH_FIRST * len(self._parts)
         if sampler.rng.random() < (_TUNING_SELDOM if early or _stalls(known) else _TUNING):
@@ -221,6 +228,24 @@ def _step(known: Sequence[_Known], leaders: Sequence[_Known], history: History, 
         if step is not None and all(step != program for program, _ in pairs):
             change = "moves all constants a little" if together else "tunes a constant"
             return _proposal(step, change, history, (leader,))
+    return None
+
+
+def _bracketing(known: Sequence[_Known], founders: Sequence[Joint], history: History) -> Proposal | None:
+    """For each rule of the start in turn, the next value of what decides most, until its best lies between others."""
+    pairs = [(one.program, one.effect) for one in known]
+    best_of_all = min((one.effect for one in known if one.effect is not None), default=0.0)
+    for founder in founders:
+        shape = JOINT.skeleton(founder)
+        alike = [one for one in known if JOINT.skeleton(one.program) == shape]
+        best = min(alike, key=lambda one: math.inf if one.effect is None else one.effect, default=None)
+        if best is None or len(alike) >= _BRACKET:
+            continue
+        if len(alike) >= _DRAWS and _effect(best) > best_of_all + _HOPE:
+            continue
+        step = JOINT.bracketed(best.program, pairs)
+        if step is not None and all(step != program for program, _ in pairs):
+            return _proposal(step, "tunes a constant", history, (best,))
     return None
 
 

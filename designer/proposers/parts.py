@@ -215,5 +215,8 @@ PARTS: Mapping[PartName, PartKind] = {
         from_json=batching.from_json,
     ),
 }
-JOINT: Space[Joint] = Space(_kinds(), _constants, _replaced, frozenset(s.carried for s in scaling.SIGNALS.values()))
+_CARRIED = frozenset(signal.carried for signal in scaling.SIGNALS.values())
+_CLIFF = 0.3
+"""A third worse: more than constants are worth beside their best, less than what broken promises cost."""
+JOINT: Space[Joint] = Space(_kinds(), _constants, _replaced, _CARRIED, _CLIFF)
 """Line search over the constants of all parts; what a replica carries decides most, and so comes first."""

@@ -11,7 +11,7 @@ Nothing here reads the time of day: a rule found on some days must do on others.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -29,7 +29,11 @@ class SignalKind:
     """Something a pool can measure, and the constant it is divided by."""
 
     name: SignalName
+    short: str
+    """For a title."""
     words: str
+    each: str
+    """What stands behind the number that one replica carries."""
     code: str
     """Over ``pool``; of a signal that looks ahead, the count whose rate is carried on."""
     carried: str
@@ -41,44 +45,70 @@ class SignalKind:
 _SIGNALS = (
     SignalKind(
         "requests",
+        "requests in flight",
         "the requests in flight and held",
+        "requests in flight and held",
         "pool.num_inflight_requests + pool.num_queued_requests",
         "requests_per_replica",
     ),
     SignalKind(
         "waiting",
+        "waiting requests",
         "the requests waiting in the engines at the last scrape, and held",
+        "requests waiting, in the engines at the last scrape and held",
         "sum(worker.num_requests_waiting for worker in pool.workers) + pool.num_queued_requests",
         "waiting_per_replica",
     ),
     SignalKind(
         "prefill",
+        "work not yet prefilled",
         "the prompt tokens not yet prefilled, in flight and held",
+        "prompt tokens not yet prefilled, in flight and held",
         "sum(worker.num_inflight_prefill_tokens for worker in pool.workers) + pool.num_queued_prompt_tokens",
         "prefill_per_replica",
     ),
-    SignalKind("arrivals", "the arrival rate of the last minute", "pool.arrival_rate", "rate_per_replica"),
+    SignalKind(
+        "arrivals",
+        "the arrival rate",
+        "the arrival rate of the last minute",
+        "requests a second that arrived in the last minute",
+        "pool.arrival_rate",
+        "rate_per_replica",
+    ),
     SignalKind(
         "requests_ahead",
+        "the arrival rate to come",
         "the arrival rate expected when a change of size has its effect",
+        "requests a second expected when a change of size has its effect",
         "pool.num_arrived_requests",
         "rate_per_replica",
         ahead=True,
     ),
     SignalKind(
         "tokens_ahead",
+        "the prompt tokens to come",
         "the rate of prompt tokens expected when a change of size has its effect",
+        "prompt tokens a second expected when a change of size has its effect",
         "pool.num_arrived_prompt_tokens",
         "token_rate_per_replica",
         ahead=True,
     ),
     SignalKind(
         "kv_use",
+        "KV cache in use",
         "the KV cache in use, in workers' worth",
+        "workers' worth of KV cache in use",
         "sum(worker.kv_cache_usage for worker in pool.workers)",
         "use_per_replica",
     ),
-    SignalKind("queued", "the requests held", "pool.num_queued_requests", "waiting_per_replica"),
+    SignalKind(
+        "queued",
+        "held requests",
+        "the requests held",
+        "requests held",
+        "pool.num_queued_requests",
+        "waiting_per_replica",
+    ),
 )
 SIGNALS: Mapping[str, SignalKind] = {signal.name: signal for signal in _SIGNALS}
 CONSTANTS: Mapping[str, ConstantKind] = {
@@ -195,6 +225,23 @@ def random_constant(rng: random.Random, kind: str) -> Const:
     return rounded(CONSTANTS[kind], CONSTANTS[kind].value_at(rng.triangular(0.0, 1.0, mode)))
 
 
+def _assembled(signals: Sequence[SignalName], combine: Combine, *sources: ScalingProgram) -> ScalingProgram:
+    """A rule on signals of these programs, each divided by what the first program that has it divides it by.
+
+    By signal and not by parameter: which of two signals of a kind has the parameter without a number depends on
+    which others there are.
+    """
+    carried: dict[SignalName, float] = {}
+    pace: dict[str, float] = {}
+    for program in reversed(sources):
+        names = carried_names(program.signals)
+        carried |= {signal: program[name] for signal, name in zip(program.signals, names, strict=True)}
+        pace |= {name: value for name, value in program.values if name in (*_AHEAD, *_ALWAYS)}
+    ordered = tuple(sorted(dict.fromkeys(signals), key=list(SIGNALS).index))
+    own = {name: carried[signal] for signal, name in zip(ordered, carried_names(ordered), strict=True)}
+    return make(ordered, combine, {**pace, **own})
+
+
 def _middle(name: str) -> float:
     kind = CONSTANTS[kind_of(name)]
     return 0.0 if kind.name == "spare_replicas" else rounded(kind, kind.value_at(0.5)).value
@@ -205,17 +252,17 @@ Change = Callable[[ScalingProgram, random.Random], ScalingProgram]
 
 def _other_signal(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
     fresh = random_scaling(rng)
-    return make((*program.signals[1:], fresh.signals[0]), program.combine, dict(program.values), **dict(fresh.values))
+    return _assembled((*program.signals[1:], fresh.signals[0]), program.combine, program, fresh)
 
 
 def _more_signals(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
     fresh = random_scaling(rng)
-    return make((*program.signals, fresh.signals[0]), fresh.combine, dict(program.values), **dict(fresh.values))
+    return _assembled((*program.signals, fresh.signals[0]), fresh.combine, program, fresh)
 
 
 def _fewer_signals(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
     kept = tuple(rng.sample(program.signals, len(program.signals) - 1))
-    return make(kept, program.combine, dict(program.values))
+    return _assembled(kept, program.combine, program)
 
 
 def _looks_ahead(program: ScalingProgram, rng: random.Random) -> ScalingProgram:
@@ -262,14 +309,14 @@ def cross(first: ScalingProgram, second: ScalingProgram, rng: random.Random) -> 
         child = make(first.signals, first.combine, {**dict(first.values), **pace})
         return child, "keeps pace with another parent"
     signals = (rng.choice(first.signals), rng.choice(second.signals))
-    return make(signals, "larger", dict(first.values), **dict(second.values)), "measures what two parents do"
+    return _assembled(signals, "larger", first, second), "measures what two parents do"
 
 
 def reductions(program: ScalingProgram) -> Iterator[tuple[str, ScalingProgram]]:
     """The rule without each of its signals, its look ahead, its spare replicas, its patience; and what that is."""
     for name in program.signals if len(program.signals) > 1 else ():
         rest = tuple(other for other in program.signals if other != name)
-        yield SIGNALS[name].words, make(rest, program.combine, {**dict(program.values), **_own(program, rest)})
+        yield SIGNALS[name].words, _assembled(rest, program.combine, program)
     if looks_ahead(program.signals):
         least = {"lead_seconds": CONSTANTS["lead_seconds"].low, "fall_lead_seconds": CONSTANTS["fall_lead_seconds"].low}
         yield "the look ahead", make(program.signals, program.combine, {**dict(program.values), **least})
@@ -279,12 +326,6 @@ def reductions(program: ScalingProgram) -> Iterator[tuple[str, ScalingProgram]]:
     ):
         if program[constant] > CONSTANTS[constant].low:
             yield words, with_constants(program, {constant: Const(constant, CONSTANTS[constant].low)})
-
-
-def _own(program: ScalingProgram, kept: tuple[SignalName, ...]) -> dict[str, float]:
-    """What a replica carries of each of the kept signals, by the names they have among themselves."""
-    before = dict(zip(program.signals, carried_names(program.signals), strict=True))
-    return {name: program[before[signal]] for signal, name in zip(kept, carried_names(kept), strict=True)}
 
 
 def to_json(program: ScalingProgram) -> dict[str, Any]:

@@ -8,6 +8,7 @@ scored like any other). Scales are the constants' own: relative steps where a co
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class Space(Generic[_P]):
     """None: the program would break a rule."""
     first: Set[str] = frozenset()
     """Kinds of constants that matter most: their lines are searched before all others."""
+    cliff: float = math.inf
+    """A point that is worse by more than this, in log-ratio, counts as worse by this much: beyond a broken promise the
+    effect says where not to go, and nothing about the shape of the bowl before it."""
 
     def tuned(self, best: _P, known: Sequence[tuple[_P, float | None]], rng: random.Random) -> _P | None:
         """The next point of a line search from ``best``; None when every constant of it is settled.
@@ -50,11 +54,25 @@ class Space(Generic[_P]):
         rng.shuffle(keys)
         keys.sort(key=lambda key: self.constants(best)[key].kind not in self.first)
         for key in keys:
-            position = _next_position(self._line(best, key, relatives), self._position(best, key), rng)
+            position = _next_position(self._line(best, key, relatives), self._position(best, key), rng, self.cliff)
             if position is not None:
                 moved = self._moved(best, {key: position})
                 if moved is not None and all(moved != program for program, _ in relatives):
                     return moved
+        return None
+
+    def bracketed(self, best: _P, known: Sequence[tuple[_P, float | None]]) -> _P | None:
+        """A step upwards, or if that is known to be worse downwards, of a constant that comes first.
+
+        None once each of them has a worse neighbour on either side, or a score must be waited for.
+        """
+        shape = self.skeleton(best)
+        relatives = [(program, effect) for program, effect in known if self.skeleton(program) == shape]
+        for key, constant in self.constants(best).items():
+            if constant.kind in self.first:
+                position = _open_side(self._line(best, key, relatives), self._position(best, key))
+                if position is not None:
+                    return self._moved(best, {key: position})
         return None
 
     def shaken(self, best: _P, rng: random.Random) -> _P | None:
@@ -104,10 +122,26 @@ ROUTING: Space[Program] = Space(CONSTANTS, _constants, _replaced)
 """Of limits, choice and order."""
 
 
-def _next_position(line: Mapping[float, float | None], at: float, rng: random.Random) -> float | None:
-    """Where to look next on a line of position to effect; None when it is settled, or waits for a score."""
+def _neighbours(line: Mapping[float, float | None], at: float) -> tuple[float | None, float | None]:
     left = max((x for x in line if x < at - 1e-9), default=None)
     right = min((x for x in line if x > at + 1e-9), default=None)
+    return left, right
+
+
+def _open_side(line: Mapping[float, float | None], at: float) -> float | None:
+    left, right = _neighbours(line, at)
+    if right is None and at < 1 - _FINE:
+        return min(1.0, at + _STEP)
+    if left is None and at > _FINE and (right is None or line[right] is not None):
+        return max(0.0, at - _STEP)
+    return None
+
+
+def _next_position(
+    line: Mapping[float, float | None], at: float, rng: random.Random, cliff: float = math.inf
+) -> float | None:
+    """Where to look next on a line of position to effect; None when it is settled, or waits for a score."""
+    left, right = _neighbours(line, at)
     if any(x is not None and line[x] is None for x in (left, right)):
         return None
     rooms = {-1: at > _FINE and left is None, 1: at < 1 - _FINE and right is None}
@@ -119,14 +153,17 @@ def _next_position(line: Mapping[float, float | None], at: float, rng: random.Ra
         inner = left if right is None else right
         gap = 0.0 if inner is None else inner - at
         return at + gap / 2 if abs(gap) > 2 * _FINE else None
-    return _between(left, at, right, line)
+    return _between(left, at, right, line, cliff)
 
 
-def _between(left: float, at: float, right: float, line: Mapping[float, float | None]) -> float | None:
+def _between(
+    left: float, at: float, right: float, line: Mapping[float, float | None], cliff: float = math.inf
+) -> float | None:
     """The parabola's lowest point; where that is here, the middle of the wider side."""
     low, here, high = line[left], line[at], line[right]
     lowest = at
     if low is not None and here is not None and high is not None:
+        low, high = min(low, here + cliff), min(high, here + cliff)
         a, b = (at - left) * (here - high), (at - right) * (here - low)
         if abs(a - b) > 1e-12:
             lowest = at - 0.5 * ((at - left) * a - (at - right) * b) / (a - b)

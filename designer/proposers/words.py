@@ -33,7 +33,7 @@ def phrase(expr: Expr) -> str:
         case Sum(terms):
             return " plus ".join(phrase(term) for term in terms)
         case Difference(left, right):
-            return f"{phrase(left)} less {_grouped(right)}"
+            return f"{phrase(left)} minus {_grouped(right)}"
         case Times(factor, of):
             return f"{_grouped(factor)} times {_grouped(of)}"
         case Larger(left, right):
@@ -46,9 +46,10 @@ def phrase(expr: Expr) -> str:
 
 def title(program: Program) -> str:
     """One line: what kind of policy it is."""
-    holds = "Hold what no worker has room for" if program.limits else "Dispatch at once"
-    order = f"; {_order_words(program.order)}" if program.limits else ""
-    return f"{holds}{order}; {_choice_words(program.choice)}."
+    choice = _choice_words(program.choice)
+    if not program.limits:
+        return f"Dispatch at once, to {choice}."
+    return f"Hold what fits no worker; {_order_words(program.order)}; to {choice}."
 
 
 def paragraphs(program: Program) -> list[str]:
@@ -61,19 +62,19 @@ def why(program: Program) -> str:
     reasons = []
     if program.limits:
         reasons.append(
-            "A request that waits here waits in no engine, so engines that are full need not preempt what they "
-            "have begun and compute it again, and it can still go to whichever worker has room first"
+            "a request that waits here waits in no engine: engines that are full need not preempt what they have "
+            "begun and compute it again, and the request can still go to whichever worker has room first."
         )
         if _by_size(program.order):
             reasons.append(
-                "and a queue held here can be ordered: with short requests first, most pass the few long ones, "
-                "which lowers the mean time in the system"
+                "A queue held here can also be ordered: with short requests first, most pass the few long ones, "
+                "which lowers the mean time in the system."
             )
     else:
-        reasons.append("Every request starts at once where, by this measure, it has least before it")
+        reasons.append("every request starts at once where, by this measure, it has least before it.")
     if _ages(program):
-        reasons.append("waiting counts in favour of a request, so a long one is not passed over for ever")
-    return "; ".join(reasons) + "."
+        reasons.append("Waiting counts in favour of a request, so a long one is not passed over for ever.")
+    return " ".join([f"{reasons[0][0].upper()}{reasons[0][1:]}", *reasons[1:]])
 
 
 def _grouped(expr: Expr) -> str:
@@ -83,28 +84,39 @@ def _grouped(expr: Expr) -> str:
 def _admission(limits: Sequence[Limit]) -> str:
     if not limits:
         return "Admission: a request is never held while a worker is there."
-    tests = ", and ".join(f"{phrase(limit.demand)} is at most {phrase(limit.budget)}" for limit in limits)
-    return f"Admission: a worker may take a request while {tests}. With no such worker the request is held."
+    tests = "; and ".join(f"{phrase(limit.demand)}, at most {phrase(limit.budget)}" for limit in limits)
+    within = "this limit" if len(limits) == 1 else "these limits"
+    return f"Admission: a worker may take a request within {within}: {tests}. With no such worker the request is held."
 
 
 def _choice(program: Program) -> str:
-    ties = "any at random" if program.ties == "random" else "they take turns"
+    at_random = program.ties == "random"
     if not program.choice:
-        return f"Choice: of the workers that may take it, {ties}."
-    ranks = ", then ".join(
-        f"the {'most' if rank.largest_first else 'least'} of {phrase(rank.by)}" for rank in program.choice
-    )
-    return f"Choice: of the workers that may take it, the one with {ranks}; among equals {ties}."
+        return f"Choice: {'any' if at_random else 'each in turn'} of the workers that may take it."
+    ties = "one of them at random" if at_random else "each in turn"
+    return f"Choice: of the workers that may take it, {_ranks(program.choice)}; among equals {ties}."
 
 
 def _order(program: Program) -> str:
     if not program.order:
         return "Queue order: first come first served."
-    ranks = ", then ".join(
-        f"{'largest' if rank.largest_first else 'smallest'} first by {phrase(rank.by)}" for rank in program.order
-    )
     when = "" if program.limits else " (while there is no worker to ask for)"
-    return f"Queue order{when}: {ranks}; then by arrival."
+    return f"Queue order{when}: {_ranks(program.order)}; then by arrival."
+
+
+def _ranks(ranks: Sequence[Rank]) -> str:
+    return ", then ".join(_rank(rank) for rank in ranks)
+
+
+def _rank(rank: Rank) -> str:
+    """Which comes first. Times of arrival are early or late, and nothing else is."""
+    if _is_arrival(rank.by):
+        return "latest arrival first" if rank.largest_first else "earliest arrival first"
+    return f"{'highest' if rank.largest_first else 'lowest'} first by {phrase(rank.by)}"
+
+
+def _is_arrival(expr: Expr) -> bool:
+    return isinstance(expr, Field) and expr.name == "request.arrival_time"
 
 
 def _idle(program: Program) -> str:
@@ -116,20 +128,21 @@ def _idle(program: Program) -> str:
 def _choice_words(choice: Sequence[Rank]) -> str:
     if not choice:
         return "any worker that may take it"
-    return f"to the worker with the {'most' if choice[0].largest_first else 'least'} of {_short(choice[0].by)}"
+    return f"the worker with {'most' if choice[0].largest_first else 'least'} {_short(choice[0].by)}"
 
 
 def _order_words(order: Sequence[Rank]) -> str:
     if not order:
         return "first come first served"
-    return f"{'largest' if order[0].largest_first else 'smallest'} {_short(order[0].by)} first"
+    if _is_arrival(order[0].by):
+        return f"{'latest' if order[0].largest_first else 'earliest'} first"
+    return f"{'most' if order[0].largest_first else 'least'} {_short(order[0].by)} first"
 
 
 def _short(expr: Expr) -> str:
-    """The first two quantities of an expression, without what is done to them."""
-    names = [node.name.partition(".")[2].replace("_", " ") for node in walk(expr) if isinstance(node, Field)]
-    distinct = list(dict.fromkeys(name.removeprefix("num ") for name in names))
-    return " and ".join(distinct[:2]) + (" …" if len(distinct) > 2 else "")
+    """The first quantity of an expression, by the contract's name: a title has no room for more."""
+    names = [node.name.partition(".")[2] for node in walk(expr) if isinstance(node, Field)]
+    return names[0].removeprefix("num_").replace("_", " ").replace("kv", "KV") if names else phrase(expr)
 
 
 def _by_size(order: Sequence[Rank]) -> bool:

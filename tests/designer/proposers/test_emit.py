@@ -58,8 +58,8 @@ def test_constants_are_parameters_of_the_module() -> None:
 
 def test_the_docstring_says_in_words_what_the_policy_does() -> None:
     text = " ".join(emit(EXPERT).split('"""')[1].split())
-    assert "a worker may take a request while" in text
-    assert "is at most 0.9375 times the worker's KV cache" in text
-    assert "smallest first by the request's prompt tokens" in text
-    assert "among equals any at random" in text
-    assert "Why it should work:" in text
+    assert "a worker may take a request within this limit: the " in text
+    assert ", at most 0.9375 times the worker's KV cache." in text
+    assert "lowest first by the request's prompt tokens; then by arrival." in text
+    assert "among equals one of them at random" in text
+    assert "Why it should work: A request that waits here" in text

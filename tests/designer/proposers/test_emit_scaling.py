@@ -81,3 +81,13 @@ def test_the_reason_names_what_the_program_has() -> None:
     assert "a line through what arrived lately" in why_scaling(make(("requests_ahead",), "larger", {}))
     assert "What is in flight" in why_scaling(make(("requests",), "larger", {"hold_seconds": 1.0}))
     assert "costs no cold start" in why_scaling(make(("requests",), "larger", {"hold_seconds": 60.0}))
+
+
+def test_the_rule_reads_as_a_sentence() -> None:
+    constants = {"requests_per_replica": 10.0, "rate_per_replica": 2.5, "spare_replicas": 0.5, "hold_seconds": 60.0}
+    section = scaling_section(make(("requests", "arrivals"), "sum", constants))
+    assert section.title == "Replicas by requests in flight and the arrival rate"
+    assert section.rules[0].startswith(
+        "Replicas wanted: the sum of one for every 10 requests in flight and held; and one for every 2.5 requests a "
+        "second that arrived in the last minute; and 0.5 to spare; rounded up. More are asked for at once;"
+    )

@@ -112,3 +112,22 @@ def test_the_same_seed_and_history_give_the_same_proposals(mode: str) -> None:
     for parts in (("scheduling",), ("autoscaling", "batch")):
         first = _run(mode, parts, lambda _: 1.0, 3, 15)  # type: ignore[arg-type]
         assert first == _run(mode, parts, lambda _: 1.0, 3, 15)  # type: ignore[arg-type]
+
+
+def test_what_a_replica_carries_is_tried_above_and_below_before_a_rule_is_judged() -> None:
+    """Every rule is best at a constant of its own, far above where it starts; looking ahead is worth most."""
+    tops = {"requests": 110.0, "arrivals": 9.0, "requests_ahead": 8.0, "waiting": 4.0}
+
+    def toy(program: Joint) -> float:
+        part = dict(program.parts)["autoscaling"]
+        top = tops.get(part.signals[0], 1.0)
+        least = 0.5 if part.signals == ("requests_ahead",) else 0.6
+        carried = part.values[0][1]
+        return least * top / carried if carried <= top * 1.01 else least * (1 + 10 * (carried / top - 1))
+
+    for seed in (1, 2, 3):
+        outcomes = _run("evolve", ("autoscaling",), toy, seed, 24)
+        assert _best(outcomes) < 0.53
+        rules = [dict(from_json(o.proposal.program or {}).parts)["autoscaling"] for o in outcomes]
+        assert rules[0].signals == rules[4].signals == ("requests",)
+        assert rules[4].values[0][1] > rules[0].values[0][1]

@@ -10,6 +10,7 @@ from designer.proposers.scaling import (
     CONSTANTS,
     SIGNALS,
     ScalingProgram,
+    carried_names,
     check,
     constants,
     cross,
@@ -116,3 +117,26 @@ def test_a_signal_that_is_left_alone_keeps_its_own_constant() -> None:
     found = dict(reductions(program))
     assert found[SIGNALS["arrivals"].words]["rate_per_replica"] == 8.0
     assert found[SIGNALS["requests_ahead"].words]["rate_per_replica"] == 2.0
+
+
+def _carried(program: ScalingProgram) -> dict[str, float]:
+    return {name: program[key] for name, key in zip(program.signals, carried_names(program.signals), strict=True)}
+
+
+def test_a_signal_keeps_what_a_replica_carries_of_it_whatever_is_beside_it() -> None:
+    """Also where both are rates, and the name of a constant depends on which signals there are."""
+    rng = random.Random(5)
+    both = make(("arrivals", "requests_ahead"), "larger", {"rate_per_replica": 2.0, "rate_per_replica_2": 8.0})
+    ahead = make(("requests_ahead",), "larger", {"rate_per_replica": 8.0})
+    kept = {"measures something else", "measures something besides", "measures less", "measures what two parents do"}
+    seen = set()
+    for _ in range(300):
+        parent = rng.choice((both, ahead))
+        child, words = mutate(parent, rng) if rng.random() < 0.7 else cross(both, both, rng)
+        if words in kept:
+            seen.add((words, len(child.signals)))
+            expected = _carried(parent) if words != "measures what two parents do" else _carried(both)
+            same = {name: value for name, value in _carried(child).items() if name in expected}
+            if words != "measures something else":
+                assert same == {name: expected[name] for name in same}, (words, child)
+    assert {("measures less", 1), ("measures something besides", 2)} <= seen

@@ -4,6 +4,8 @@ import math
 import random
 
 from designer.proposers.grammar import Const, Field, Limit, Program, Rank, Times, sites
+from designer.proposers.parts import JOINT, Joint
+from designer.proposers.scaling import make
 from designer.proposers.tuning import ROUTING
 
 
@@ -69,3 +71,42 @@ def test_all_constants_move_at_once_and_the_structure_stays() -> None:
     assert ROUTING.skeleton(moved) == ROUTING.skeleton(program(0.8))
     before, after = constants(program(0.8)), constants(moved)
     assert all(before[kind] != after[kind] for kind in before)
+
+
+def rule(carried: float) -> Joint:
+    return Joint((("autoscaling", make(("requests_ahead",), "larger", {"rate_per_replica": carried})),))
+
+
+def carried_by(program: Joint) -> float:
+    return float(dict(program.parts)["autoscaling"]["rate_per_replica"])
+
+
+def test_a_bracket_is_sought_upwards_and_then_below() -> None:
+    known: list[tuple[Joint, float | None]] = [(rule(4.0), None)]
+    up = JOINT.bracketed(rule(4.0), known)
+    assert up is not None
+    assert carried_by(up) > 4.0
+    known.append((up, None))
+    assert JOINT.bracketed(rule(4.0), known) is None, "what is above must have its score first"
+    known = [(rule(4.0), 0.0), (up, 1.0)]
+    down = JOINT.bracketed(rule(4.0), known)
+    assert down is not None
+    assert carried_by(down) < 4.0
+    assert JOINT.bracketed(rule(4.0), [*known, (down, 1.0)]) is None
+    further = JOINT.bracketed(up, [(rule(4.0), 0.0), (up, -1.0)])
+    assert further is not None
+    assert carried_by(further) > carried_by(up)
+
+
+def test_a_broken_promise_says_where_not_to_go_and_no_more() -> None:
+    """A third worse or a thousand times, the next point is the same: between the best and its neighbours."""
+
+    def following(beyond: float) -> float:
+        known: list[tuple[Joint, float | None]] = [(rule(3.5), -1.2), (rule(7.0), -1.5), (rule(14.0), beyond)]
+        step = JOINT.tuned(rule(7.0), known, random.Random(1))
+        assert step is not None
+        return carried_by(step)
+
+    assert 3.5 < following(-1.0) < 14.0
+    assert following(-1.0) == following(0.0) == following(6.0)
+    assert following(-1.0) != following(-1.4), "within the cliff the bowl has a shape"
