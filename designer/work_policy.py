@@ -6,7 +6,7 @@ import importlib
 import random
 from collections.abc import Mapping
 
-from designer.lockstep import serve
+from designer.lockstep_host import serve
 from designer.subject import subject_from_json
 from designer.warm import Fence, Job, Work
 from policies.allowed import ALLOWED_MODULES
@@ -23,7 +23,7 @@ def prepare() -> None:
 def host(job: Job, fence: Fence, fds: list[int]) -> None:
     """Answer a simulation's calls until it hangs up."""
     fence()
-    serve(fds[0], subject_from_json(job["subject"]), int(job["seed"]))
+    serve(fds, subject_from_json(job["subject"]), int(job["seed"]))
 
 
 def check(job: Job, fence: Fence, fds: list[int]) -> list[str]:

@@ -38,7 +38,7 @@ def replayed(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
     columns, plans = as_sent(draw_workload(scenario, seed)), plan_workers(scenario)
     subject = subject_from_json(job["subject"])
     fence()
-    result = simulate(scenario, lambda: _remote(fds[0], subject), seed, workload=columns, plans=plans)
+    result = simulate(scenario, lambda: _remote(fds, subject), seed, workload=columns, plans=plans)
     _require_own_answers(result)
     done = result.completed
     return {
@@ -59,7 +59,7 @@ def swapped(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
         return PolicySet.of(load_subject(comparator, seed), generation=0)
 
     def swapped_in() -> PolicySet:
-        return replace(_remote(fds[0], subject), generation=1)
+        return replace(_remote(fds, subject), generation=1)
 
     way = job["way"]
     swaps = [(float(job["moment"]), swapped_in)] if way == "swap" else []
@@ -86,8 +86,8 @@ def busiest_moment(arrivals: Floats, ends: Floats) -> float:
     return float((times[order[most]] + after) / 2.0)
 
 
-def _remote(fd: int, subject: Subject) -> PolicySet:
-    return RemotePolicy(fd, subject).policy_set()
+def _remote(fds: list[int], subject: Subject) -> PolicySet:
+    return RemotePolicy(fds, subject).policy_set()
 
 
 def _require_own_answers(result: SimulationResult) -> None:

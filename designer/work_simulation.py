@@ -60,12 +60,12 @@ def together(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
 
 
 def lockstep(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
-    """The second tier: the policy is at the other end of the file descriptor."""
+    """The second tier: the policy is at the other end of the file descriptors."""
     subject = subject_from_json(job["subject"])
     remote: list[RemotePolicy] = []
 
     def make() -> PolicySet:
-        remote.append(RemotePolicy(fds[0], subject))
+        remote.append(RemotePolicy(fds, subject))
         return remote[0].policy_set()
 
     return {**_simulate(job, fence, make), "identities": list(remote[0].identities)}
@@ -90,7 +90,7 @@ def past_apart(job: Job, fence: Fence, fds: list[int]) -> dict[str, Any]:
     columns = columns if real is None else altered_by(columns, real)
     fence()
     moment = None if real is None else real["moment"]
-    return past(scenario, lambda: RemotePolicy(fds[0], subject).policy_set(), seed, columns, plans, moment)
+    return past(scenario, lambda: RemotePolicy(fds, subject).policy_set(), seed, columns, plans, moment)
 
 
 WORK: Mapping[str, Work] = {

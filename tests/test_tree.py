@@ -67,6 +67,8 @@ COVERED_BY = {
     "designer/simulator/workload_tables.py": "tests/designer/simulator/test_scenario.py",
     "designer/subject.py": "tests/designer/test_sandbox.py",
     "designer/warm.py": "tests/designer/test_sandbox.py",
+    "designer/lockstep_host.py": "tests/designer/test_lockstep.py",
+    "designer/lockstep_messages.py": "tests/designer/test_lockstep.py",
     "designer/wire.py": "tests/designer/test_lockstep.py",
     "designer/work_policy.py": "tests/designer/test_lockstep.py",
     "designer/work_simulation.py": "tests/designer/test_lockstep.py",

@@ -1,5 +1,6 @@
 """Both sides of the lockstep over a socket pair: what the policy is shown, and what it may answer."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from designer.lockstep import LockstepError, RemotePolicy, admits_all, serve
+from designer.lockstep import LockstepError, RemotePolicy, admits_all
+from designer.lockstep_host import serve
 from designer.proposers.behaviour import situations
 from designer.simulator.world import simulate
 from designer.subject import Subject, fields_read, load_subject, subject_of_source, subject_of_specs
 from gateway.mockworker.engine_types import BatchEngineView, BatchRequestView
-from policies.contract import Dispatched, Pool, Variant
+from policies.contract import Candidate, Dispatched, Pool, Request, Variant, Worker
 from tests.support.contended_scenario import contended_scenario
 from tests.support.programs import load
 
@@ -32,11 +34,11 @@ def connect() -> Iterator[Connect]:
 
         def run() -> None:
             with closing(theirs), suppress(SystemExit):
-                serve(theirs.fileno(), subject, 3)
+                serve([theirs.fileno()], subject, 3)
 
         threads.append(threading.Thread(target=run))
         threads[-1].start()
-        return RemotePolicy(ours.fileno(), subject)
+        return RemotePolicy([ours.fileno()], subject)
 
     yield make
     for one in sockets:
@@ -101,6 +103,134 @@ def test_only_fields_that_the_source_names_are_shown(connect: Connect) -> None:
     state = situations(1, 1)[0]
     state.request.num_prompt_tokens = 3
     assert remote.route(state.request, state.candidates, state.pool) is state.candidates[0]
+
+
+SHOWS = module(
+    """
+    def route(self, request, candidates, pool):
+        return None
+    def key(self, request):
+        return (request.tenant, request.num_prompt_tokens)
+    def admit(self, request, pool):
+        return True if pool.now else [(repr(w.kv_cache_usage), repr(w.num_inflight_tokens)) for w in pool.workers]
+    def desired_replicas(self, pool):
+        return {w.worker_id: repr((w.kv_cache_usage, w.num_inflight_tokens)) for w in pool.workers}
+"""
+)
+
+
+def test_what_has_not_changed_is_not_told_again_and_yet_shown(connect: Connect) -> None:
+    """By whatever call it was told, and however alike the values are: 0 is not 0.0, nor 0.0 the same as -0.0."""
+    remote: Any = connect(SHOWS)
+    a, b, request = Worker("a"), Worker("b"), Request("r", "m")
+    values: list[Any] = [0, 0.0, -0.0, False, 1, 1.0, True, float("nan"), float("inf"), 1 << 80, 0, 0]
+    for n, value in enumerate(values):
+        a.kv_cache_usage, b.num_inflight_tokens = value, n // 3
+        members = [a, b] if n % 4 else [b, a]
+        asked = Pool("p", now=0.0, workers=members[: 1 + n % 2])
+        remote.route(request, [Candidate(w) for w in members], asked)
+        shown = [[repr(w.kv_cache_usage), repr(w.num_inflight_tokens)] for w in asked.workers]
+        assert remote.admit(request, asked) == shown
+        a.kv_cache_usage = 7.5
+        expected = {w.worker_id: repr((w.kv_cache_usage, w.num_inflight_tokens)) for w in members}
+        assert remote.desired_replicas(Pool("p", workers=tuple(members))) == expected
+
+
+def test_a_request_is_told_anew_when_it_is_another_or_has_changed(connect: Connect) -> None:
+    remote = connect(SHOWS)
+    one, other = Request("1", "m", num_prompt_tokens=5), Request("2", "m", num_prompt_tokens=6)
+    assert remote.key(one) == remote.key(one) == ("default", 5)
+    assert (remote.key(other), remote.key(one)) == (("default", 6), ("default", 5))
+    one.tenant = "t"
+    assert remote.key(one) == ("t", 5)
+
+
+def test_the_same_candidates_are_chosen_by_their_place(connect: Connect) -> None:
+    remote = connect(subject_of_specs("least_loaded"))
+    workers = [Worker(f"w{n}") for n in range(4)]
+    all_of_them = tuple(Candidate(worker) for worker in workers)
+    for n, among in enumerate([all_of_them, all_of_them, all_of_them[2:], all_of_them, all_of_them[::-1]]):
+        for worker in workers:
+            worker.num_inflight_requests = 3
+        workers[2 + n % 2].num_inflight_requests = 0
+        chosen = remote.route(Request(f"r{n}", "m"), among, Pool("p"))
+        assert chosen is all_of_them[2 + n % 2]
+
+
+def test_what_is_shown_is_made_anew_for_every_call(connect: Connect) -> None:
+    """So that whoever keeps it decides otherwise than beside the simulation, where it stays the same."""
+    remote = connect(
+        module(
+            """
+    kept = None
+    def route(self, request, candidates, pool):
+        before, self.kept = self.kept, (request, candidates, candidates[0], pool.workers)
+        new = before is None or not any(a is b for a, b in zip(before, self.kept, strict=True))
+        return candidates[1 if new else 0]
+"""
+        )
+    )
+    workers = (Worker("a"), Worker("b"))
+    candidates, pool, request = tuple(map(Candidate, workers)), Pool("p", workers=workers), Request("r", "m")
+    for _ in range(3):
+        assert remote.route(request, candidates, pool) is candidates[1]
+
+
+def word(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+HELLO = b'{"answer": {"slots": ["scheduling"], "identities": []}}'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        word(3) + word(3),
+        word(3) + b"x",
+        word(0x7FFFFF00 + 3),
+        word(0x7FFFFFFF),
+        word(0x80000000 + 5) + b"[1,2]{}",
+        word(0x80000000 + 5) + b"[1,2]",
+        word(0x80000000 + 2) + b"{}",
+        word(0x80000000 + 3) + b"\xff{}",
+        word(0x80000000 + (1 << 20) + 1) + b"1",
+        word(0xFFFFFFFF),
+        word(0x80000000 + 5000) + b"[" * 5000,
+        b"\0\0",
+        b"",
+    ],
+)
+def test_whatever_the_policys_side_writes_can_only_be_an_error_here(written: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(word(0x80000000 + len(HELLO)) + HELLO)
+        remote = RemotePolicy([ours.fileno()], SHOWS)
+        theirs.sendall(written)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(LockstepError):
+            remote.key(Request("r", "m"))
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    (reading, answers), (calls, writing) = os.pipe(), os.pipe()
+    text = b'{"answer": [1, "' + b"x" * 9000 + b'"]}'
+    whole = word(0x80000000 + len(text)) + text
+
+    def drip() -> None:
+        for piece in (whole[:3], whole[3:9], whole[9:5000], whole[5000:]):
+            os.write(answers, piece)
+
+    try:
+        os.write(answers, word(0x80000000 + len(HELLO)) + HELLO)
+        remote = RemotePolicy([reading, writing], SHOWS)
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert remote.key(Request("r", "m")) == (1, "x" * 9000)
+        thread.join()
+    finally:
+        for fd in (reading, answers, calls, writing):
+            os.close(fd)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from designer.export import as_sent, as_traced, write_trace
-from designer.lockstep import serve
+from designer.lockstep_host import serve
 from designer.simulator.workload import draw_workload
 from designer.simulator.world import simulate
 from designer.subject import Subject, subject_of_specs
@@ -36,7 +36,7 @@ def done(work: str, subject: Subject, **job: Any) -> dict[str, Any]:
 def _served(sock: socket.socket, subject: Subject, seed: int) -> None:
     with sock:
         try:
-            serve(sock.fileno(), subject, seed)
+            serve([sock.fileno()], subject, seed)
         except OSError:
             return  # nobody asked
 

@@ -24,7 +24,7 @@ def _leaking_past(job: Job, fence: Fence, fds: list[int]) -> dict[str, object]:
     columns = replace(columns, max_tokens=columns.num_output_tokens)
     moment = None if real is None else real["moment"]
     fence()
-    remote = RemotePolicy(fds[0], subject_from_json(subject))
+    remote = RemotePolicy(fds, subject_from_json(subject))
     return past(scenario, remote.policy_set, seed, columns, plans, moment)
 
 
