@@ -10,8 +10,15 @@ import httpx
 
 _SENT = ("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent")
 """Headers that leave, besides the key. The SDK would add others from its environment to whatever host it talks to."""
+_CONNECT_SECONDS = 15.0
+"""Until a connection is made; whoever answers at all does so sooner."""
 LONGEST_BODY = 16 * 1024 * 1024
 """Bytes of a whole answer; what is longer is no reply of a model."""
+
+
+def limits(seconds: float) -> httpx.Timeout:
+    """Of silence on a connection, and of making one."""
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
 
 
 def make_client(base_url: str, key: str, seconds: float) -> httpx.AsyncClient:
@@ -41,7 +48,7 @@ def make_client(base_url: str, key: str, seconds: float) -> httpx.AsyncClient:
         follow_redirects=False,
         # By plain HTTP a proxy of the environment would read the key.
         trust_env=home.scheme == "https",
-        timeout=seconds,
+        timeout=limits(seconds),
         event_hooks={"request": [leaving], "response": [arriving]},
     )
 

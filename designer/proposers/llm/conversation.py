@@ -15,7 +15,7 @@ from designer.proposers.llm.endpoint import Answer, Endpoint, EndpointError
 from designer.proposers.llm.message_log import Attempt, Message, MessageLog, ToolCall
 from designer.proposers.llm.meter import CapReachedError, Meter, Reservation
 from designer.proposers.llm.prompts import fill
-from designer.proposers.llm.settings import LlmSettings, Role, RoleName
+from designer.proposers.llm.settings import ROLES, LlmSettings, Role, RoleName
 from designer.proposers.llm.tools import Call, Tool, call_schema
 
 _MESSAGE_TOKENS = 16
@@ -25,6 +25,8 @@ _SLACK = 1.05
 _GUESS = 0.35
 """Tokens a byte, before the server has counted any: English and code have about 0.25 to 0.3."""
 _LONGEST_WAIT = 120.0
+_FIRST_SECONDS = 120.0
+"""For which a request is tried again at an endpoint that has never answered, and says that it is busy or broken."""
 _LEFT_OUT = "\n\n[Earlier exchanges are left out here.]"
 
 
@@ -144,7 +146,7 @@ class Conversation:
         desk = self._desk
         first = desk.log.num_attempts(self.name, self._turn)
         reserved = Reservation(most + self._role.max_tokens, self._role.cost(most, self._role.max_tokens))
-        patience = _Patience(desk.settings.attempts, desk.settings.outage_seconds)
+        patience = _Patience(desk.settings.attempts, self._outage_seconds())
         while True:
             try:
                 await desk.meter.reserve(reserved)
@@ -153,8 +155,8 @@ class Conversation:
             message, failure = await self._attempt(first + patience.failures, sent, wanted, digest, reserved)
             if failure is None:
                 return message
-            if failure.fatal:
-                raise LlmError(f"{self._role.base_url}: {failure}")
+            if failure.fatal or (failure.nowhere and not self._answered()):
+                raise LlmError(str(failure))
             if not failure.retry:
                 break
             wait = patience.wait(failure, message.seconds)
@@ -167,6 +169,15 @@ class Conversation:
         if not desk.log.num_replies():
             raise LlmError(f"{self._role.base_url} has not answered once: {failure}")
         raise self._ended(f"no reply: {failure}")
+
+    def _answered(self) -> bool:
+        """Whether this role's endpoint has replied to anybody in this run, before a resume included."""
+        return answered(self._role.base_url, self._desk.settings, self._desk.log)
+
+    def _outage_seconds(self) -> float:
+        """How long a request is tried: an endpoint that never answered is given time to be busy, not to come back."""
+        longest = self._desk.settings.outage_seconds
+        return longest if self._answered() else min(longest, _FIRST_SECONDS)
 
     async def _attempt(
         self,
@@ -253,6 +264,11 @@ class Conversation:
             new = sum(_bytes(message) + _MESSAGE_TOKENS for message in sent[number:])
             return list(sent), int(tokens * _SLACK) + new
         return list(sent), sum(_bytes(message) + _MESSAGE_TOKENS for message in sent) + overhead
+
+
+def answered(base_url: str, settings: LlmSettings, log: MessageLog) -> bool:
+    """Whether the endpoint has replied in this run, to whichever role."""
+    return any(settings.role(role).base_url == base_url for role in ROLES if role in log.heard())
 
 
 class _Patience:

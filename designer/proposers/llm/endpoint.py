@@ -16,7 +16,15 @@ import openai
 from openai import AsyncOpenAI
 
 from designer.proposers.llm.clean import clean, clean_name
-from designer.proposers.llm.client import make_client
+from designer.proposers.llm.client import limits, make_client
+from designer.proposers.llm.diagnosis import (
+    no_http,
+    no_protocol,
+    redirected,
+    refused,
+    unreachable,
+    without_tools,
+)
 from designer.proposers.llm.keys import key_of
 from designer.proposers.llm.settings import Role
 
@@ -31,8 +39,12 @@ _MOST_CALLS = 16
 _MOST_TOKENS = 1 << 40
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 """What comes of an answer of another form than the protocol's."""
-_LONGEST_ERROR = 500
+_LONGEST_ERROR = 300
+"""Characters of what a server said or what the system said of it."""
 _FATAL = (401, 403, 404)
+_NO_CREDIT = "insufficient_quota"
+"""OpenAI's code for an account that cannot pay, under the status of a rate limit; waiting mends nothing."""
+_PROBE_SECONDS = 15.0
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 """By name: which HTTP library the SDK brings depends on its version."""
 
@@ -41,7 +53,14 @@ class EndpointError(Exception):
     """A request that brought no reply; one line, without the key."""
 
     def __init__(
-        self, text: str, *, retry: bool, charged: bool, retry_after: float | None = None, fatal: bool = False
+        self,
+        text: str,
+        *,
+        retry: bool,
+        charged: bool,
+        retry_after: float | None = None,
+        fatal: bool = False,
+        nowhere: bool = False,
     ) -> None:
         super().__init__(text)
         self.retry = retry
@@ -52,6 +71,8 @@ class EndpointError(Exception):
         """Seconds the server asked to be left alone."""
         self.fatal = fatal
         """No request to this server can succeed: the key, the address or the model's name is wrong."""
+        self.nowhere = nowhere
+        """As far as this request shows there is no server of models: one that never answered is not waited for."""
 
 
 @dataclass(slots=True)
@@ -89,10 +110,14 @@ class Endpoint:
         self._key = key_of(role)
         self._limit = max(_LEAST_LIMIT, _LONGEST_TOKEN * role.max_tokens)
         key = self._key or _NO_KEY
-        client: Any = make_client(role.base_url, key, role.request_seconds)
+        self._http = make_client(role.base_url, key, role.request_seconds)
+        client: Any = self._http
+        timeout: Any = limits(role.request_seconds)
         self._client = AsyncOpenAI(
-            api_key=key, base_url=role.base_url, max_retries=0, timeout=role.request_seconds, http_client=client
+            api_key=key, base_url=role.base_url, max_retries=0, timeout=timeout, http_client=client
         )
+        self.served: frozenset[str] | None = None
+        """The models it lists, as far as somebody found out; None: not known."""
 
     async def close(self) -> None:
         await self._client.close()
@@ -121,6 +146,10 @@ class Endpoint:
         except (openai.OpenAIError, httpx.HTTPError, httpx.StreamError, OSError, *_MALFORMED) as error:
             raise self._failure(error) from None
         if not answer.finish_reason:
+            if answer == Answer():
+                raise EndpointError(
+                    no_protocol(self._role, "nothing of a reply"), retry=True, charged=True, nowhere=True
+                )
             raise EndpointError("the reply was cut off", retry=True, charged=True)
         return self._tidy(answer)
 
@@ -180,23 +209,55 @@ class Endpoint:
         finally:
             await reply.close()
 
+    async def probe(self, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        """Status and content of a GET, or of a POST of ``body``, that asks no model for anything and costs nothing.
+
+        Raises:
+            EndpointError: there is no answer.
+        """
+        method, url = "GET" if body is None else "POST", f"{self._role.base_url.rstrip('/')}{path}"
+        try:
+            answer = await self._http.request(method, url, json=body, timeout=limits(_PROBE_SECONDS))
+        except httpx.HTTPError as error:
+            raise self._silence(error) from None
+        return answer.status_code, answer.content
+
     def _failure(self, error: Exception) -> EndpointError:
-        text = " ".join(self.scrub(_said(error)).split())[:_LONGEST_ERROR]
+        role, text = self._role, " ".join(self.scrub(_said(error)).split())[:_LONGEST_ERROR]
         match error:
+            case openai.RateLimitError() if error.code == _NO_CREDIT:
+                return EndpointError(f"{role.base_url}: {text}", retry=False, charged=False, fatal=True)
             case openai.RateLimitError():
                 return EndpointError(text, retry=True, charged=False, retry_after=_retry_after(error.response.headers))
+            case openai.APIStatusError() if without := without_tools(text):
+                return EndpointError(f"{role.base_url}: {without}", retry=False, charged=False, fatal=True)
             case openai.APIStatusError() if error.status_code >= 500 or error.status_code in (408, 409):
                 wait = _retry_after(error.response.headers)
                 return EndpointError(text, retry=True, charged=True, retry_after=wait)
             case openai.APIStatusError() if 300 <= error.status_code < 400:
-                text = f"{error.status_code}: it redirects, which is not followed; set base_url to where it leads"
+                return EndpointError(redirected(role, error.status_code), retry=False, charged=False, fatal=True)
+            case openai.APIStatusError() if error.status_code in _FATAL:
+                text = refused(role, error.status_code, text, self.served)
                 return EndpointError(text, retry=False, charged=False, fatal=True)
             case openai.APIStatusError():
-                return EndpointError(text, retry=False, charged=False, fatal=error.status_code in _FATAL)
-            case openai.APIConnectionError() if type(error.__cause__).__name__ in _NEVER_SENT:
-                return EndpointError(f"{self._role.base_url}: {text}", retry=True, charged=False)
+                return EndpointError(text, retry=False, charged=False)
+            case openai.APIConnectionError():
+                return self._silence(error.__cause__ or error)
+            case _ if isinstance(error, _MALFORMED):
+                return EndpointError(no_protocol(role, text), retry=True, charged=True, nowhere=True)
             case _:
                 return EndpointError(text, retry=True, charged=True)
+
+    def _silence(self, error: BaseException) -> EndpointError:
+        """No status came back."""
+        name = type(error).__name__
+        said = " ".join(self.scrub(str(error) or name).split())[:_LONGEST_ERROR]
+        if name in _NEVER_SENT:
+            text = self.scrub(unreachable(self._role, error))
+            return EndpointError(text, retry=True, charged=False, nowhere=True)
+        if name.endswith("Timeout"):
+            return EndpointError(said, retry=True, charged=True)
+        return EndpointError(no_http(self._role, said), retry=True, charged=True, nowhere=True)
 
 
 async def _gather(stream: AsyncIterator[Any], limit: int) -> Answer:

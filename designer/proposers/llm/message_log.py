@@ -190,13 +190,21 @@ class MessageLog:
     def num_replies(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM llm_messages WHERE reply IS NOT NULL").fetchone()[0])
 
+    def heard(self) -> frozenset[str]:
+        """The roles whose models have replied."""
+        rows = self._db.execute(
+            "SELECT DISTINCT a.role FROM llm_attempts a JOIN llm_messages m USING (conversation, turn, attempt)"
+            " WHERE m.reply IS NOT NULL"
+        )
+        return frozenset(str(role) for (role,) in rows.fetchall())
+
     def messages(self, conversation: str | None = None, turn: int | None = None) -> Iterator[Message]:
         """In the order they came."""
         rows = self._db.execute(
             "SELECT conversation, turn, attempt, request_digest, sent, reply, error, prompt_tokens, completion_tokens,"
-            " dollars, seconds FROM llm_messages WHERE (?1 IS NULL OR conversation = ?1) AND (?2 IS NULL OR turn = ?2)"
-            " ORDER BY number",
-            (conversation, turn),
+            " dollars, seconds FROM llm_messages"
+            " WHERE (:name IS NULL OR conversation = :name) AND (:at IS NULL OR turn = :at) ORDER BY number",
+            {"name": conversation, "at": turn},
         ).fetchall()
         for name, at, attempt, digest, sent, reply, error, *figures in rows:
             told = None if reply is None else json.loads(reply)
@@ -209,8 +217,8 @@ class MessageLog:
     def tool_calls(self, conversation: str | None = None) -> list[ToolCall]:
         rows = self._db.execute(
             "SELECT conversation, turn, position, name, arguments, result, figure FROM llm_tool_calls"
-            " WHERE ?1 IS NULL OR conversation = ?1 ORDER BY rowid",
-            (conversation,),
+            " WHERE :name IS NULL OR conversation = :name ORDER BY rowid",
+            {"name": conversation},
         )
         return [ToolCall(*row) for row in rows.fetchall()]
 

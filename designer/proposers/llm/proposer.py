@@ -19,6 +19,7 @@ from designer.proposers.llm.keys import check_keys
 from designer.proposers.llm.message_log import MessageLog
 from designer.proposers.llm.meter import CAP, Meter
 from designer.proposers.llm.playground import SimulatorPlayground
+from designer.proposers.llm.preflight import preflight
 from designer.proposers.llm.researcher import Context, Start
 from designer.proposers.llm.settings import ROLES, stored_settings
 from designer.proposers.protocol import History, NoProposalError, Proposal
@@ -97,7 +98,7 @@ class LlmProposer:
 
     async def _advance(self, history: History) -> list[tuple[Context, Proposal]]:
         """Every context at work goes on to its next experiment; the order is that of the contexts."""
-        desk = self._desk or self._open(history)
+        desk = self._desk or await self._open(history)
         while True:
             contexts = self._at_work(desk)
             if not contexts:
@@ -111,8 +112,8 @@ class LlmProposer:
             if ready:
                 return ready
 
-    def _open(self, history: History) -> Desk:
-        """Before the first request: what to tell, what it may cost."""
+    async def _open(self, history: History) -> Desk:
+        """Before the first request: what to tell, what it may cost, and whether anybody is there to be asked."""
         seeds = list(history.reference)
         baselines = read_baselines(self._ledger, self._baselines, history.reference)
         self._values = briefing(self._scenario, baselines, seeds, self._parts, self._settings.prompts)
@@ -125,6 +126,7 @@ class LlmProposer:
         endpoints = {name: Endpoint(self._settings.role(name)) for name in ROLES}
         meter = Meter(self._settings.caps, spent)
         self._desk = Desk(self._settings, self._log, meter, endpoints, say=self._say)
+        await preflight(self._desk)
         return self._desk
 
     def _at_work(self, desk: Desk) -> list[Context]:

@@ -60,7 +60,7 @@ def test_roles_from_a_file_an_estimate_first_and_the_conversation_after(tmp_path
         (["--proposer", "llm", "--llm", "/nowhere.toml"], "/nowhere.toml: No such file"),
         (
             ["--proposer", "llm", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--price", "0"],
-            "http://127.0.0.1:9/v1: no reply after",
+            "http://127.0.0.1:9/v1: nobody listens there",
         ),
     ],
 )

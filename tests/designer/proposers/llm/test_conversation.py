@@ -14,7 +14,15 @@ from designer.proposers.llm.researcher import TOOLS
 from designer.proposers.llm.settings import ROLES
 from designer.proposers.llm.tools import read_calls
 from tests.support.conversations import desk_of, new_log
-from tests.support.fake_vllm import FakeVllm, close_before_first_byte, error, garbage, stall_mid_stream
+from tests.support.fake_vllm import (
+    Behaviour,
+    FakeVllm,
+    answer,
+    close_before_first_byte,
+    error,
+    garbage,
+    stall_mid_stream,
+)
 from tests.support.scripted_models import Cast, cast_settings, cut_stream, experiment, says
 
 SYSTEM = "You are asked things."
@@ -28,32 +36,34 @@ def talk(desk: Desk, name: str = "0/researcher") -> Conversation:
 
 async def test_what_passes_is_waited_for_as_long_as_the_server_asks(tmp_path: Path) -> None:
     limits = [error(429, headers={"retry-after": "9"}), error(503), garbage(), cut_stream(), says("yes")]
-    cast, waits = Cast(researcher=limits), list[float]()
+    cast, waits = Cast(researcher=[says("hello"), *limits]), list[float]()
     async with desk_of(cast, tmp_path, waits) as desk:
+        await talk(desk, "1/researcher").ask()
         assert (await talk(desk).ask())["content"] == "yes"
         assert waits == [9.0, 2.0, 4.0, 8.0]
-        found = list(desk.log.messages())
+        found = list(desk.log.messages("0/researcher"))
         assert [message.reply is not None for message in found] == [False, False, False, False, True]
         # The refused one is free; three may have been worked on and count with all they could be.
         assert [message.completion_tokens for message in found] == [0, 500, 500, 500, 20]
-        assert desk.meter.dollars == pytest.approx(sum(message.dollars for message in found))
+        assert desk.meter.dollars == pytest.approx(sum(message.dollars for message in desk.log.messages()))
         assert desk.log.spent().dollars == pytest.approx(desk.meter.dollars)
 
 
 async def test_a_server_that_stays_away_stops_the_run_and_what_it_will_never_answer_ends_the_conversation(
     tmp_path: Path,
 ) -> None:
-    cast = Cast(researcher=[close_before_first_byte()])
+    cast = Cast(researcher=[error(400, "too long")])
     async with desk_of(cast, tmp_path, attempts=2) as desk:
-        with pytest.raises(LlmError, match=r"/v1: no reply after 2 requests in .* goes on when it is back"):
-            await talk(desk).ask()
-        cast.lines["researcher"] = [error(400, "too long")]
         with pytest.raises(LlmError, match=r"has not answered once: .*too long"):
             await talk(desk).ask()
         assert desk.log.ends() == {}
-        cast.lines["researcher"] = [says("yes"), error(400, "too long")]
+        cast.lines["researcher"] = [says("yes"), close_before_first_byte()]
         chat = talk(desk)
         await chat.ask()
+        with pytest.raises(LlmError, match=r"no reply after 2 requests in .* goes on when it is back"):
+            await talk(desk, "1/researcher").ask()
+        assert desk.log.ends() == {}
+        cast.lines["researcher"] = [error(400, "too long")]
         chat.tell("And?")
         with pytest.raises(ConversationEndedError, match=r"no reply: .*too long"):
             await chat.ask()
@@ -62,7 +72,7 @@ async def test_a_server_that_stays_away_stops_the_run_and_what_it_will_never_ans
 
 async def test_an_endpoint_that_comes_back_is_waited_for_and_one_that_does_not_can_be_resumed(tmp_path: Path) -> None:
     """Away: nobody listens at its port."""
-    server = FakeVllm([says("yes"), says("again")])
+    server = FakeVllm([says("hello"), says("yes"), says("again")])
     waits: list[float] = []
     come_back = 0
 
@@ -73,21 +83,52 @@ async def test_an_endpoint_that_comes_back_is_waited_for_and_one_that_does_not_c
 
     async with server:
         settings, log = cast_settings(server.url, outage_seconds=100.0), new_log(tmp_path)
-        await server.stop()
         endpoints = {role: Endpoint(settings.role(role)) for role in ROLES}
         desk = Desk(settings, log, Meter(settings.caps, log.spent()), endpoints, sleep)
+        await talk(desk, "1/researcher").ask()
+        before = desk.meter.dollars
+        await server.stop()
         with pytest.raises(LlmError, match=r"no reply after 7 requests.*designer resume goes on"):
             await talk(desk).ask()
         assert waits == [1, 2, 4, 8, 16, 32]
-        assert (log.ends(), desk.meter.dollars) == ({}, 0.0)
+        assert (log.ends(), desk.meter.dollars) == ({}, before)
         waits.clear()
         come_back = 2
         assert (await talk(desk).ask())["content"] == "yes"
         assert waits == [1, 2]
-        assert [message.attempt for message in log.messages() if message.reply is not None] == [9]
+        assert [message.attempt for message in log.messages("0/researcher") if message.reply is not None] == [9]
         for endpoint in endpoints.values():
             await endpoint.close()
         log.close()
+
+
+@pytest.mark.parametrize("wrong", [close_before_first_byte(), garbage(), answer(b"<html>welcome</html>")])
+async def test_an_address_that_never_answered_as_a_server_of_models_is_not_waited_for(
+    tmp_path: Path, wrong: Behaviour
+) -> None:
+    cast, waits = Cast(researcher=[wrong]), list[float]()
+    async with desk_of(cast, tmp_path, waits) as desk:
+        with pytest.raises(LlmError, match="correct"):
+            await talk(desk).ask()
+        assert (waits, len(cast.heard["researcher"])) == ([], 1)
+
+
+async def test_one_that_never_answered_may_be_busy_for_a_while(tmp_path: Path) -> None:
+    cast, waits = Cast(researcher=[error(429)]), list[float]()
+    async with desk_of(cast, tmp_path, waits) as desk:
+        with pytest.raises(LlmError, match="no reply after 7 requests"):
+            await talk(desk).ask()
+        assert waits == [1, 2, 4, 8, 16, 32]
+        cast.lines["researcher"] = [error(429), error(503), says("yes")]
+        assert (await talk(desk).ask())["content"] == "yes"
+
+
+async def test_an_endpoint_is_known_by_any_role_that_it_answered(tmp_path: Path) -> None:
+    cast = Cast(researcher=[says("yes")], supervisor=[close_before_first_byte()])
+    async with desk_of(cast, tmp_path, attempts=2) as desk:
+        await talk(desk).ask()
+        with pytest.raises(LlmError, match="no reply after 2 requests"):
+            await Conversation("0/supervisor", "supervisor", desk, SYSTEM).ask()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
