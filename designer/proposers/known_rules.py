@@ -54,6 +54,8 @@ ranges."""
 BATCH_FOUNDERS: Rules = (
     ("vLLM's first come first served", ENGINE_FCFS),
     ("vLLM's priority order", ENGINE_PRIORITY),
+    ("prompts in smaller chunks", BatchProgram(budget="share", limits=(Const("prefill_share", 0.25),))),
+    ("shortest prompt first", BatchProgram(Order((Term("num_prompt_tokens"),)))),
 )
 BATCH_RULES: Rules = (
     ("vLLM's first come first served", ENGINE_FCFS),

@@ -131,3 +131,12 @@ def test_what_a_replica_carries_is_tried_above_and_below_before_a_rule_is_judged
         rules = [dict(from_json(o.proposal.program or {}).parts)["autoscaling"] for o in outcomes]
         assert rules[0].signals == rules[4].signals == ("requests",)
         assert rules[4].values[0][1] > rules[0].values[0][1]
+
+
+def test_a_joint_search_starts_with_a_look_ahead_beside_short_prompts_first() -> None:
+    """Every plain rule of both parts is among the first four candidates."""
+    outcomes = _run("evolve", ("autoscaling", "batch"), lambda _: 1.0, 1, 4)
+    pairs = [dict(from_json(outcome.proposal.program or {}).parts) for outcome in outcomes]
+    assert [pair["autoscaling"].signals for pair in pairs][3] == ("requests_ahead",)
+    assert [term.name for term in pairs[3]["batch"].waiting.terms] == ["num_prompt_tokens"]
+    assert len({repr(pair["batch"]) for pair in pairs}) == 4
