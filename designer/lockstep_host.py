@@ -144,5 +144,5 @@ class _Host:
 
 
 def _set(thing: Any, names: tuple[str, ...], values: Values) -> None:
-    for name, value in zip(names, values, strict=True):
-        setattr(thing, name, value)
+    for n in range(len(names)):
+        setattr(thing, names[n], values[n])

@@ -28,8 +28,8 @@ EVENTS: tuple[type[Dispatched] | type[FirstToken] | type[Finished], ...] = (Disp
 _WORD = struct.Struct(">I")
 _MAX_CALL = 64 << 20
 _MAX_TEXT = 1 << 20
-_PAGE = 4096
-"""Bytes that a pipe takes and gives in one piece."""
+_AT_ONCE = 480
+"""Bytes that are read with the first word: most messages as a whole, and few enough to cost no large allocation."""
 _FORMAT = 2
 """Of marshal: without references, which cost more than they save in small messages."""
 _TEXT = 0x80000000
@@ -37,7 +37,11 @@ _TEXT = 0x80000000
 _SMALL = 0x7FFFFF00
 """An answer's word below is a number."""
 _WORDS: Mapping[bool | None, int] = {None: _SMALL, False: _SMALL + 1, True: _SMALL + 2}
-_NAMED = {word: value for value, word in _WORDS.items()}
+_USUAL: Mapping[bytes, int | bool | None] = {
+    **{_WORD.pack(number): number for number in range(256)},
+    **{_WORD.pack(word): value for value, word in _WORDS.items()},
+}
+"""Answers by how they are written."""
 
 
 class LockstepError(Exception):
@@ -146,14 +150,16 @@ def read_answer(fd: int) -> Any:
     """
     try:
         data = _begun(fd)
+        if data in _USUAL:
+            return _USUAL[data]
         word: int = _WORD.unpack_from(data)[0]
         if word >= _TEXT:
             return _content(_text(fd, data[_WORD.size :], word - _TEXT))
     except (OSError, ValueError, RecursionError) as error:
         raise LockstepError(f"the policy's process has gone or answered nonsense: {error}") from None
-    if len(data) > _WORD.size or (word >= _SMALL and word not in _NAMED):
+    if len(data) > _WORD.size or word >= _SMALL:
         raise LockstepError("the policy's process answered nonsense: not one answer")
-    return word if word < _SMALL else _NAMED[word]
+    return word
 
 
 def _text(fd: int, begun: bytes, length: int) -> Any:
@@ -177,7 +183,7 @@ def _write(fd: int, data: bytes) -> None:
 
 def _begun(fd: int) -> bytes:
     """What there is of a message, its first word at least."""
-    data = os.read(fd, _PAGE)
+    data = os.read(fd, _AT_ONCE)
     return data if len(data) >= _WORD.size else data + _exactly(fd, _WORD.size - len(data))
 
 

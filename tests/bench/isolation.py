@@ -19,10 +19,8 @@ from designer.confinement import Limits, bubblewrap
 from designer.sandbox import Sandbox, Task
 from designer.simulator.scenario import Scenario, load_scenario
 from designer.simulator.world import simulate
-from designer.subject import subject_of_specs
+from designer.subject import Subject, subject_of_specs
 
-POLICY = "joint/head_room"
-SUBJECT = subject_of_specs(POLICY)
 SEED = 1
 
 
@@ -60,51 +58,53 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def in_process(scenario: Scenario) -> float:
+def in_process(scenario: Scenario, policy: str) -> float:
     """CPU seconds of the simulation, in this process."""
     started = cpu_seconds()
-    simulate(scenario, POLICY, SEED)
+    simulate(scenario, policy, SEED)
     return cpu_seconds() - started
 
 
-def forked(scenario: Scenario) -> float:
+def forked(scenario: Scenario, policy: str) -> float:
     """CPU seconds of a child that is forked for it, and gives nothing up."""
     pid = os.fork()
     if pid == 0:
-        simulate(scenario, POLICY, SEED)
+        simulate(scenario, policy, SEED)
         os._exit(0)
     _, _, usage = os.wait4(pid, 0)
     return usage.ru_utime + usage.ru_stime
 
 
-def confined(sandbox: Sandbox) -> float:
+def confined(sandbox: Sandbox, subject: Subject) -> float:
     """CPU seconds of the first tier's child."""
-    answer = sandbox._ask("designer.work_simulation", sandbox._job("together", Task(SUBJECT, SEED)))
+    answer = sandbox._ask("designer.work_simulation", sandbox._job("together", Task(subject, SEED)))
     return float(answer["cpu_seconds"])
 
 
-def lockstep(sandbox: Sandbox) -> float:
+def lockstep(sandbox: Sandbox, subject: Subject) -> float:
     """CPU seconds of the second tier's two children."""
-    return float(sandbox._in_lockstep(sandbox._job("lockstep", Task(SUBJECT, SEED)))["cpu_seconds"])
+    return float(sandbox._in_lockstep(sandbox._job("lockstep", Task(subject, SEED)))["cpu_seconds"])
 
 
-def tiers(scenario: Scenario, bare: Sandbox, wrapped: Sandbox | None) -> dict[str, Callable[[], float]]:
+def tiers(scenario: Scenario, policy: str, bare: Sandbox, wrapped: Sandbox | None) -> dict[str, Callable[[], float]]:
     """What is measured, by name; with bubblewrap where there is one."""
+    subject = subject_of_specs(policy)
     found = {
-        "in this process": lambda: in_process(scenario),
-        "a forked child": lambda: forked(scenario),
-        "first tier: forked and confined": lambda: confined(bare),
-        "second tier: two processes in lockstep": lambda: lockstep(bare),
+        "in this process": lambda: in_process(scenario, policy),
+        "a forked child": lambda: forked(scenario, policy),
+        "first tier: forked and confined": lambda: confined(bare, subject),
+        "second tier: two processes in lockstep": lambda: lockstep(bare, subject),
     }
     if wrapped is not None:
-        found["first tier behind bubblewrap"] = lambda: confined(wrapped)
-        found["second tier behind bubblewrap"] = lambda: lockstep(wrapped)
+        found["first tier behind bubblewrap"] = lambda: confined(wrapped, subject)
+        found["second tier behind bubblewrap"] = lambda: lockstep(wrapped, subject)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each tier of isolation costs.")
     parser.add_argument("--scenario", default="glia")
+    parser.add_argument("--policy", default="joint/head_room", help="a built-in or a file (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     scenario = load_scenario(options.scenario)
@@ -116,7 +116,7 @@ def main() -> None:
                 parent._wrapper = ()
         layers = second.layers()
         for _ in range(options.rounds):
-            for name, measure in tiers(scenario, first, wrapped).items():
+            for name, measure in tiers(scenario, options.policy, first, wrapped).items():
                 least[name] = min(measure(), least.get(name, float("inf")))
     ratios = {name: seconds / least["in this process"] for name, seconds in least.items()}
     told = {"layers": layers, "cpu_seconds": least, "ratio": ratios, "child_milliseconds": layer_costs(50)}
