@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from designer.ledger import Ledger
 from designer.proposers.llm.account import account
 from designer.proposers.llm.message_log import MessageLog
 from designer.sandbox import Sandbox
@@ -102,6 +105,16 @@ def slowly(behaviour: Behaviour) -> Behaviour:
     return behave
 
 
+def used_and_set_aside(ledger: Ledger) -> list[tuple[int, int]]:
+    """Tokens of every request."""
+    query = (
+        "SELECT m.prompt_tokens + m.completion_tokens, a.reserved_tokens FROM llm_attempts a"
+        " JOIN llm_messages m USING (conversation, turn, attempt)"
+    )
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db:
+        return list(db.execute(query))
+
+
 @pytest.mark.parametrize(
     ("caps", "least"),
     [({"requests": 7}, 7), ({"dollars": 0.075}, 2), ({"tokens": 75_000}, 2), ({"analysis_simulations": 2}, 9)],
@@ -131,6 +144,7 @@ def test_caps_hold_for_four_conversations_at_once(
         log = MessageLog(ledger.path, write=False)
         spent = log.spent()
         log.close()
+        assert all(used <= aside for used, aside in used_and_set_aside(ledger))
     heard = sum(map(len, cast.heard.values()))
     assert found.total.calls == spent.requests == heard >= least
     assert heard <= caps.get("requests", heard)
