@@ -190,6 +190,8 @@ class Endpoint:
         body: dict[str, Any] = {"model": role.model, "messages": list(messages), role.limit_field: role.max_tokens}
         if tools:
             body["tools"] = list(tools)
+            if role.structured == "json_schema":
+                body["tool_choice"] = "required"
         if response_format is not None:
             body["response_format"] = dict(response_format)
         if role.temperature is not None:

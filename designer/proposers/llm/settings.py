@@ -56,7 +56,8 @@ class Role(_Table):
     tools: Literal["native", "text"] = "native"
     """text: tools are described in the prompt and called by JSON in the reply, for servers without tool calls."""
     structured: Literal["json_schema", "json_object", "none"] = "none"
-    """Whether the server is told to answer in JSON where JSON is wanted."""
+    """Whether the server is told to answer in JSON where JSON is wanted; ``json_schema`` with native tools also that a
+    tool must be called where there are any."""
     stream: bool = True
     request_seconds: Annotated[float, Field(gt=0)] = 300.0
     """For a whole reply."""

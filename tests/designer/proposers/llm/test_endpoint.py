@@ -53,6 +53,14 @@ async def test_a_reply_with_calls_comes_together_streamed_or_whole(stream: bool)
     assert server.requests[0].json["max_tokens"] == 500
 
 
+@pytest.mark.parametrize(("structured", "choice"), [("none", None), ("json_object", None), ("json_schema", "required")])
+async def test_a_server_that_can_force_the_form_of_a_reply_is_told_that_a_tool_must_be_called(
+    structured: str, choice: str | None
+) -> None:
+    _, server = await ask(says("", [("look", {})]), structured=structured)
+    assert server.requests[0].json.get("tool_choice") == choice
+
+
 async def test_a_refusal_is_a_reply() -> None:
     given, _ = await ask(says(refusal="I would rather not."))
     assert given.refusal == given.message()["content"] == "I would rather not."
