@@ -58,7 +58,10 @@ def to_text(findings: Findings) -> str:
     ]
     if findings.sealed:
         lines.append(f"sealed, winner's ratio to (its mean {_winner_mean(findings)}; ratios are of geometric means):")
-        lines += [f"  {row[0]:<32} mean {row[1]:>8}  {row[2]}  p {row[4]}" for row in sealed_rows(findings)]
+        lines += [
+            f"  {row[0]:<32} mean {row[1]:>8}  {row[2]}  p {row[4]}  worst seed {row[6]}"
+            for row in sealed_rows(findings)
+        ]
     controls = (findings.validation or {}).get("controls", {})
     if not findings.sealed and controls:
         lines.append(f"validation, ratio to {findings.validation['comparator_label']}:" if findings.validation else "")

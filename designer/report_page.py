@@ -97,7 +97,7 @@ def _sealed(findings: Findings) -> Iterator[str]:
     rows = [_drawn_interval(_label(findings, row), row) for row in look["against"]]
     yield "<h2>Sealed result</h2>"
     yield svg.interval_chart(rows, "winner's metric / the other's, with its interval; left of the line is better")
-    head = ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p")
+    head = ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p", "worse on", "worst seed")
     yield table(head, sealed_rows(findings))
     yield note(
         f"The winner's mean is {look['mean']:.2f}; ratios are of geometric means, seed by seed. The test is against "
@@ -233,6 +233,8 @@ def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
             interval(r),
             interval(r, "bca_interval"),
             f"{r['p_value']:.2g}",
+            f"{r['num_worse']} of {r['num_seeds']}" if "num_worse" in r else "",
+            f"{r['worst_ratio']:.2f}" if "worst_ratio" in r else "",
         )
         for r in rows
     ]

@@ -15,6 +15,8 @@ from designer.swap_in import RESULT, harm_in
 NAMES = {"search": "search", "control": "random control", "tuned": "tuned baselines"}
 _GATEWAY = "--gateway http://127.0.0.1:9000"
 _MOST_NAMED = 4
+_ASTRAY = 1.2
+"""Of one seed, to another policy's: told in the summary."""
 _RULES = ("Admission:", "Choice:", "Queue order:", "Replicas wanted:", "Engine:")
 """How the paragraphs of a policy of ours begin that say what it does."""
 
@@ -27,6 +29,7 @@ def in_short(findings: Findings) -> str:
         *_how_sure(findings),
         *_short_of(findings),
         *_beside_it(findings),
+        *_bad_days(findings),
         *_where_worst(findings),
         *_in_reality(findings),
         *_controls(findings),
@@ -100,6 +103,18 @@ def _beside_it(findings: Findings) -> Iterator[str]:
     if rows:
         said = ", ".join(f"{row['label']} {interval(row)}" for row in rows)
         yield f"<b>Not better than</b> these, which were shown beside it and not tested: {html.escape(said)}."
+
+
+def _bad_days(findings: Findings) -> Iterator[str]:
+    """A mean hides the seed on which a policy goes astray, and that is the day on which it is cursed."""
+    shown = findings.sealed[-1].get("against", []) if findings.sealed else []
+    rows = [row for row in shown if row.get("worst_ratio", 0.0) >= _ASTRAY]
+    if rows:
+        said = ", ".join(
+            f"{row['worst_ratio']:.2f} times {row['label']} at its worst, worse on {row['num_worse']} of {row['num_seeds']}"
+            for row in rows
+        )
+        yield f"<b>Not on every seed.</b> {html.escape(said)}. Look at those workloads before it is promoted."
 
 
 def _where_worst(findings: Findings) -> Iterator[str]:

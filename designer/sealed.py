@@ -253,6 +253,8 @@ def effect_json(effect: PairedEffect) -> dict[str, Any]:
         "t_interval": [effect.t_interval.low, effect.t_interval.high],
         "bca_interval": [effect.bca_interval.low, effect.bca_interval.high],
         "p_value": effect.p_value,
+        "num_worse": effect.num_worse,
+        "worst_ratio": effect.worst_ratio,
     }
 
 

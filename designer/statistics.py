@@ -57,6 +57,10 @@ class PairedEffect:
     bca_interval: Interval
     p_value: float
     """Two-sided sign-flip."""
+    num_worse: int
+    """Seeds with a ratio above 1."""
+    worst_ratio: float
+    """Of one seed: what a mean does not show."""
 
     def verdict(self, margin: float) -> Literal["better", "worse", "undecided"]:
         """Whether the t and the BCa interval both lie beyond ``margin`` (0.02: at least 2 % better), lower better."""
@@ -90,6 +94,8 @@ def paired_effect(values: Sequence[float], reference: Sequence[float], confidenc
         t_interval=t_interval(d, confidence).exp(),
         bca_interval=bca_interval(d, confidence).exp(),
         p_value=sign_flip_p(d),
+        num_worse=int(np.count_nonzero(d > 0.0)),
+        worst_ratio=math.exp(d.max()),
     )
 
 

@@ -323,8 +323,11 @@ def _put_inside(expr: Expr, path: Sequence[str | int], new: Expr) -> Expr:
 def _check_limit(limit: Limit) -> None:
     if unit_of(limit.demand) != unit_of(limit.budget):
         raise GrammarError(f"a limit compares {unit_of(limit.demand)} with {unit_of(limit.budget)}")
-    if not any(isinstance(node, Field) and QUANTITIES[node.name].is_load for node in walk(limit.demand)):
+    read = [QUANTITIES[node.name] for node in walk(limit.demand) if isinstance(node, Field)]
+    if not any(quantity.is_load for quantity in read):
         raise GrammarError("a limit's demand must read the load of a worker")
+    if lingering := [quantity.name for quantity in read if quantity.lingers]:
+        raise GrammarError(f"a limit on {lingering[0]} would bar a worker for what only work can change")
 
 
 def _check_constants(program: Program) -> None:

@@ -37,7 +37,6 @@ _ALL: tuple[Scope, ...] = ("request", "worker", "pool")
 _THRESHOLDS: dict[Unit, str] = {
     "tokens": "most_tokens",
     "requests": "most_requests",
-    "seconds": "most_seconds",
     "fraction": "most_used_share",
 }
 _CAPACITY: dict[Unit, str] = {"tokens": "worker.kv_capacity_tokens", "requests": "worker.max_num_seqs"}
@@ -73,7 +72,7 @@ class Sampler:
 
     def limit(self) -> Limit:
         """On what a worker holds (projected, at times), in tokens as a share of its memory more often than not."""
-        unit = self._loaded_unit({"tokens": 6, "requests": 2, "fraction": 2, "seconds": 0.5})
+        unit = self._loaded_unit({"tokens": 6, "requests": 2, "fraction": 2})
         demand = self.projected_tokens() if unit == "tokens" else self.load(unit)
         capacity = _CAPACITY.get(unit, "")
         if capacity in self._offered and self.rng.random() < (0.85 if unit == "tokens" else 0.5):

@@ -45,6 +45,9 @@ class Quantity:
     """0 means that the worker has not told yet."""
     is_load: bool = False
     """Grows with what the worker has to do: something to be limited."""
+    lingers: bool = False
+    """Stays as it is while the worker has no work. No limit may read it: a worker that was slow once would be given one
+    request at a time from then on, and never show that it has recovered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ _QUANTITIES = (
         "worker.ttft_ewma",
         lambda request, candidate, pool: candidate.worker.ttft_ewma,
         is_load=True,
+        lingers=True,
     ),
     Quantity(
         "worker.tpot_ewma",
@@ -262,9 +266,9 @@ _CONSTANTS = (
     ConstantKind("most_used_share", "fraction", 0.3, 1.0, False, "share in use at which a worker is full"),
     ConstantKind("ageing", "tokens_per_second", 0.01, 100.0, True, "tokens that one second of waiting is worth"),
     ConstantKind("tokens_each", "tokens_per_request", 1.0, 1024.0, True, "tokens that one request is taken for"),
+    ConstantKind("threshold_seconds", "seconds", 0.1, 60.0, True, "seconds that a time is compared with"),
     ConstantKind("most_requests", "requests", 4.0, 256.0, True, "requests a worker may have"),
     ConstantKind("most_tokens", "tokens", 1024.0, 131072.0, True, "tokens a worker may have"),
-    ConstantKind("most_seconds", "seconds", 0.1, 60.0, True, "seconds at which a worker is too slow"),
 )
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}

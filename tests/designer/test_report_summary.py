@@ -84,3 +84,11 @@ def test_a_run_that_has_just_begun_says_what_to_do_and_nothing_else(tmp_path: Pa
         text = in_short(read_findings(ledger))
     assert headings(text) == ["Next"]
     assert "designer resume &#x27;" in text, "quoted for a shell, and escaped for the page"
+
+
+@pytest.mark.parametrize(("worst", "told"), [(2.63, True), (1.1, False)])
+def test_a_seed_on_which_it_goes_astray_is_told(findings: Findings, worst: float, told: bool) -> None:
+    look = {**findings.sealed[-1]}
+    look["against"] = [{**look["against"][0], "label": "a rule", "worst_ratio": worst, "num_worse": 3, "num_seeds": 64}]
+    text = in_short(dataclasses.replace(findings, sealed=(look,)))
+    assert (f"{worst:.2f} times a rule at its worst, worse on 3 of 64" in text) is told

@@ -107,6 +107,12 @@ def test_paired_effect_is_a_ratio_of_geometric_means() -> None:
     assert paired_effect([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]).verdict(0.02) == "worse"
 
 
+def test_the_worst_seed_is_told_beside_the_mean() -> None:
+    effect = paired_effect([1.0, 1.0, 3.0], [2.0, 2.0, 1.5])
+    assert (effect.num_worse, effect.worst_ratio) == (1, pytest.approx(2.0))
+    assert effect.ratio < 1.0
+
+
 def test_verdict_needs_the_interval_clear_of_the_margin() -> None:
     effect = paired_effect([0.985] * 8, [1.0] * 8)
     assert effect.verdict(0.01) == "better"

@@ -32,6 +32,7 @@ PROMPT = Field("request.num_prompt_tokens")
 ARRIVAL = Field("request.arrival_time")
 REQUESTS = Field("worker.num_inflight_requests")
 TOKENS = Field("worker.num_inflight_tokens")
+TTFT, TPOT = Field("worker.ttft_ewma"), Field("worker.tpot_ewma")
 CAPACITY = Field("worker.kv_capacity_tokens")
 
 
@@ -73,6 +74,8 @@ def test_nonsense_is_a_type_error(expr: Expr) -> None:
     [
         (Program(limits=(Limit(TOKENS, Const("most_requests", 3.0)),)), "compares tokens with requests"),
         (Program(limits=(Limit(PROMPT, CAPACITY),)), "load of a worker"),
+        (Program(limits=(Limit(TTFT, Const("threshold_seconds", 3.0)),)), "what only work can change"),
+        (Program(limits=(Limit(Sum((TTFT, Times(TPOT, TOKENS))), Const("threshold_seconds", 3.0)),)), "worker.ttft"),
         (Program(choice=(Rank(PROMPT),)), "choice between candidates"),
         (Program(order=(Rank(TOKENS),)), "when it is queued"),
         (Program(limits=(Limit(REQUESTS, Const("most_requests", 1e6)),)), "outside"),
