@@ -4,6 +4,7 @@
 
 The settings are for a model of a hundred million parameters on a processor: short prompts, tools called in text, few
 and short replies. The server is told the form of a reply; RANVIER_LLM_STRUCTURED=none leaves that out.
+RANVIER_LLM_TOOLS=native has tools called by the protocol.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tests.support.small_scenario import small_scenario
 URL = os.environ.get("RANVIER_LLM_URL", "")
 MODEL = os.environ.get("RANVIER_LLM_MODEL", "")
 STRUCTURED = os.environ.get("RANVIER_LLM_STRUCTURED", "json_schema")
+TOOLS = os.environ.get("RANVIER_LLM_TOOLS", "text")
 REQUESTS = int(os.environ.get("RANVIER_LLM_REQUESTS", "12"))
 pytestmark = pytest.mark.skipif(
     not (URL and MODEL), reason="RANVIER_LLM_URL and RANVIER_LLM_MODEL name no served model"
@@ -45,7 +47,7 @@ SETTINGS = Settings(
 
 def settings() -> LlmSettings:
     made = make_settings(model=MODEL, base_url=URL, price="0", prompts="small")
-    role = {"tools": "text", "structured": STRUCTURED, "max_tokens": 320, "context_tokens": 4096, "temperature": 0.7}
+    role = {"tools": TOOLS, "structured": STRUCTURED, "max_tokens": 320, "context_tokens": 4096, "temperature": 0.7}
     roles = {name: {**getattr(made, name).model_dump(), **role} for name in ("researcher", "analyst", "supervisor")}
     caps = {"requests": REQUESTS, "seconds": 900.0, "dollars": 0.0}
     limits = {"mode": "sequential", "contexts": 8, "experiments_per_context": 3, "analyst_turns": 2, "caps": caps}
