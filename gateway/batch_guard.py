@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import logging
+import shlex
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,8 +24,18 @@ from policies.loader import LoadedPolicy, PolicyLoadError, load_policies, parse_
 
 log = logging.getLogger("vllm.ranvier")
 """Under vLLM's own logger, so that it appears where vLLM's lines do."""
+SCHEDULER = "gateway.vllm_scheduler.PolicyScheduler"
+OPTION = "ranvier_batch_policy"
+"""In vLLM's additional configuration: which policy."""
 MAX_FAILURES = 5
 """After so many failed calls the policy is not asked any more."""
+
+STEP_SECONDS, CALL_SECONDS = 0.010, 0.0001
+"""Processor time that the calls of a step may take, together: so much, and so much for each (a burst has many)."""
+MAX_SLOW = 5
+"""After so many steps that took more the policy is not asked any more."""
+FORGIVEN_AFTER = 1000
+"""Steps in a row within the time, after which earlier slow ones do not count: a pause of the machine's is no fault."""
 
 
 class Queued(Protocol):
@@ -35,6 +48,11 @@ class Queued(Protocol):
 R = TypeVar("R", bound=Queued)
 
 
+def vllm_flags(source: str) -> str:
+    """What ``vllm serve`` needs to run the batch rules of ``source``, as a shell reads it."""
+    return f"--scheduler-cls {SCHEDULER} --additional-config {shlex.quote(json.dumps({OPTION: source}))}"
+
+
 def load_batch_policy(text: object) -> LoadedPolicy:
     """The one policy that ``text`` names, as ``SOURCE[:key=value,…]``.
 
@@ -43,7 +61,7 @@ def load_batch_policy(text: object) -> LoadedPolicy:
             batch slot.
     """
     if not isinstance(text, str) or not text:
-        raise PolicyLoadError('name a batch policy: --additional-config \'{"ranvier_batch_policy": "SOURCE"}\'')
+        raise PolicyLoadError(f"name a batch policy: {vllm_flags('SOURCE')}")
     wrong = PolicyLoadError(f"{text}: not one policy with waiting_key, victim_key and prefill_budget")
     specs = parse_specs(text)
     if len(specs) != 1:
@@ -66,16 +84,44 @@ def _require_fit(path: Path, text: str) -> None:
 
 
 class BatchGuard:
-    """Calls one batch policy. What fails falls back to vLLM's own: first come, the last is the victim, no bound."""
+    """Calls one batch policy. What fails falls back to vLLM's own: first come, the last is the victim, no bound.
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    Args: clock: this thread's processor time, seconds. A policy cannot sleep, and a busy machine is not its doing.
+    """
+
+    def __init__(self, policy: BatchPolicy, clock: Callable[[], float] = time.thread_time) -> None:
         self._policy: BatchPolicy | None = policy
+        self._clock = clock
+        self._seconds, self._num_calls = 0.0, 0  # of the step so far
+        self._num_in_time = 0
         self.num_failures = 0
+        self.num_slow = 0
+        """Steps that took too long, of those that still count."""
 
     @property
     def tripped(self) -> bool:
-        """Whether the policy has failed too often and is not asked any more."""
+        """Whether the policy has failed, or was slow, too often and is not asked any more."""
         return self._policy is None
+
+    def step_ended(self) -> None:
+        """Once a step: what was asked since the last one is held against the time that it may take."""
+        seconds, allowed = self._seconds, STEP_SECONDS + CALL_SECONDS * self._num_calls
+        self._seconds, self._num_calls = 0.0, 0
+        if self._policy is None:
+            return
+        if seconds > allowed:
+            self._was_slow(seconds, allowed)
+            return
+        self._num_in_time += 1
+        if self._num_in_time >= FORGIVEN_AFTER:
+            self.num_slow = 0
+
+    def _was_slow(self, seconds: float, allowed: float) -> None:
+        self.num_slow, self._num_in_time = self.num_slow + 1, 0
+        times = (seconds * 1e3, allowed * 1e3, self.num_slow, MAX_SLOW)
+        log.warning("batch policy: took %.1f ms in a step, at most %.1f (slow step %d of %d)", *times)
+        if self.num_slow >= MAX_SLOW:
+            self._retire()
 
     def waiting_key(self, request: BatchRequest) -> SortKey:
         """Smallest first; comparable with every other."""
@@ -99,6 +145,7 @@ class BatchGuard:
         """The answer, or None when there is none that can be used."""
         if self._policy is None:
             return None
+        began = self._clock()
         try:
             answer = function(self._policy)
         except KeyboardInterrupt:
@@ -106,6 +153,9 @@ class BatchGuard:
         except BaseException as error:  # noqa: BLE001 a policy may raise anything, SystemExit included
             self._fail(f"{name} raised {type(error).__name__}")
             return None
+        finally:
+            self._seconds += self._clock() - began
+            self._num_calls += 1
         if answer is None:
             self._fail(f"{name} answered what is no {'whole number' if name == 'prefill_budget' else 'key'}")
         return answer
@@ -114,8 +164,11 @@ class BatchGuard:
         self.num_failures += 1
         log.warning("batch policy: %s (failure %d of %d)", text, self.num_failures, MAX_FAILURES)
         if self.num_failures >= MAX_FAILURES:
-            self._policy = None
-            log.error("batch policy: not asked any more; first come, first served from here on")
+            self._retire()
+
+    def _retire(self) -> None:
+        self._policy = None
+        log.error("batch policy: not asked any more; first come, first served from here on")
 
 
 def _whole(answer: Any) -> int | None:

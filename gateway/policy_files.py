@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -108,16 +109,17 @@ class PolicyFiles:
         origin: Origin,
         base: Path,
         sha256: Mapping[str, str] = MappingProxyType({}),
+        pinned: Mapping[str, str] = MappingProxyType({}),
     ) -> Version:
+        """Args: pinned: as ``sha256``, of the files that are followed, where the set itself is loaded from others."""
         async with self._lock:
             try:
                 version = await self._prepare(state, text, specs(), origin, sha256)
             except PolicyRefusedError as error:
                 self._refused(state, text, origin, str(error))
                 raise
+            self._follow(state, text, origin, base, sha256 or pinned)
             self._replace(state, version, state.stack)
-            self._follow(state, text, origin, base)
-            state.pinned = sha256
             await self._written()
             _still_runs(state, version)
             return version
@@ -146,9 +148,8 @@ class PolicyFiles:
             for pool, version in versions.items():
                 state = self.pools[pool]
                 state.configured = version.text
-                self._replace(state, version, state.stack)
                 self._follow(state, version.text, "reload", self._base)
-                state.pinned = {}
+                self._replace(state, version, state.stack)
             await self._written()
             for pool, version in versions.items():
                 _still_runs(self.pools[pool], version)
@@ -166,18 +167,22 @@ class PolicyFiles:
         state = self.pool(pool)
         state.configured = configured
         first: PolicyRefusedError | None = None
-        for choice in self._choices(state, end):
+        saved = self._saved.read(state.name) if self._saved else None
+        for choice in self._choices(state, saved, end):
             try:
-                if isinstance(choice, str):
-                    return await self._load(state, choice, lambda t=choice: parse(t, self._base), "start", self._base)  # type: ignore[misc]
-                return await self._load(state, choice.text, lambda c=choice: self._kept(c), "restored", self._base)  # type: ignore[misc]
+                return await self._first(state, choice, saved.pinned_of(choice) if saved else {})
             except PolicyRefusedError as error:
                 first = first or error
         raise first or PolicyRefusedError(f"pool {pool} names no policy")
 
-    def _choices(self, state: PoolPolicies, end: LastEnd | None) -> list[SavedSet | str]:
+    async def _first(self, state: PoolPolicies, choice: SavedSet | str, pinned: Mapping[str, str]) -> Version:
+        if isinstance(choice, str):
+            return await self._load(state, choice, lambda: parse(choice, self._base), "start", self._base, pinned)
+        kept = partial(self._kept, choice)
+        return await self._load(state, choice.text, kept, "restored", self._base, pinned=pinned)
+
+    def _choices(self, state: PoolPolicies, saved: SavedPool | None, end: LastEnd | None) -> list[SavedSet | str]:
         """The best first."""
-        saved = self._saved.read(state.name) if self._saved else None
         if saved is None or saved.configured != state.configured or not saved.sets:
             return [state.configured]
         last, before = saved.sets[-1], list(reversed(saved.sets[:-1]))
@@ -214,10 +219,11 @@ class PolicyFiles:
         if saved is None:
             return
         versions, configured = [state.kept[generation] for generation in state.stack], state.configured
+        pinned = dict(state.pinned) if versions and versions[-1].text == state.wanted else {}  # not of what was retired
 
         def write() -> None:
             sets = [saved.saved_set(v.text, v.specs, v.policy_set, v.loaded_at.timestamp()) for v in versions]
-            saved.save(state.name, SavedPool(configured, tuple(sets), clean))
+            saved.save(state.name, SavedPool(configured, tuple(sets), clean, pinned))
 
         self._writing = saved.later(write, state.name)
 
@@ -239,9 +245,8 @@ class PolicyFiles:
                 self._refused(state, old.text, "rollback", str(error))
                 raise
             version = Version(policy_set, old.text, old.specs, "rollback", datetime.now(UTC), old.folder)
-            self._replace(state, version, state.stack[: state.stack.index(target)])
             self._follow(state, old.text, "rollback", self._base)
-            state.pinned = {}
+            self._replace(state, version, state.stack[: state.stack.index(target)])
             await self._written()
             _still_runs(state, version)
             return version
@@ -330,7 +335,15 @@ class PolicyFiles:
         self._metrics.policy_swapped(state.name, origin, False)
         log.error("policy set refused", extra={"pool": state.name, "specs": text, "origin": origin, "reason": message})
 
-    def _follow(self, state: PoolPolicies, text: str, origin: Origin, base: Path) -> None:
+    def _follow(
+        self,
+        state: PoolPolicies,
+        text: str,
+        origin: Origin,
+        base: Path,
+        pinned: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        state.pinned = pinned
         files = {Path(spec.source) for spec in parse(text, base) if spec.source.endswith(".py")}
         state.wanted = text
         if files != set(state.files):

@@ -15,10 +15,10 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,13 @@ class SavedPool:
     """The last one ran; those before it are what it would have been rolled back to."""
     clean: bool
     """The process ended as asked."""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    """By path, the SHA-256 that files of the last set had to have, the followed ones too."""
+
+    def pinned_of(self, choice: SavedSet | str) -> Mapping[str, str]:
+        """What holds for ``choice`` after a restart as it did before."""
+        last = self.sets[-1] if self.sets else None
+        return self.pinned if last is not None and choice in (last, last.text) else {}
 
     def last_end(self) -> LastEnd:
         """Without a supervisor that says it."""
@@ -152,6 +159,7 @@ class PolicyState:
             for one in saved.sets[-MAX_SETS:]
         ]
         value = {"format": FORMAT, "configured": saved.configured, "clean": saved.clean, "sets": sets}
+        value["pinned"] = dict(saved.pinned)
         write_whole(self._path(pool), json.dumps(value, indent=1, default=dict).encode())
         self._prune()
 
@@ -174,10 +182,11 @@ class PolicyState:
             value = json.loads(path.read_bytes())
             if value["format"] != FORMAT:
                 raise ValueError(f"format {value['format']!r}, not {FORMAT}")
-            return SavedPool(value["configured"], tuple(map(_set, value["sets"])), bool(value["clean"]))
+            pinned = {str(path): str(sha256) for path, sha256 in value.get("pinned", {}).items()}
+            return SavedPool(value["configured"], tuple(map(_set, value["sets"])), bool(value["clean"]), pinned)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.error("saved policies not read", extra={"file": str(path), "error": repr(error)})
             return None
 

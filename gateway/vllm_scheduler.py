@@ -16,10 +16,9 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 
-from gateway.batch_guard import BatchGuard, WaitingHeap, load_batch_policy, log, victim_ranks
+from gateway.batch_guard import OPTION, BatchGuard, WaitingHeap, load_batch_policy, log, victim_ranks
 from gateway.core.guard import SortKey
 
-OPTION = "ranvier_batch_policy"
 _VIEW = "ranvier_view"
 """Attribute of a vLLM request that holds its view."""
 
@@ -135,6 +134,7 @@ class PolicyScheduler(AsyncScheduler):  # type: ignore[misc]
             return super().schedule(*args, **kwargs)
         finally:
             self.max_num_scheduled_tokens = self._most_tokens
+            self._guard.step_ended()
 
     def _begin_waiting(self, request: Any) -> SortKey:
         view = _view(request)

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch_guard import MAX_FAILURES, BatchGuard, WaitingHeap, load_batch_policy, victim_ranks
+from gateway.batch_guard import (
+    CALL_SECONDS,
+    FORGIVEN_AFTER,
+    MAX_FAILURES,
+    MAX_SLOW,
+    STEP_SECONDS,
+    BatchGuard,
+    WaitingHeap,
+    load_batch_policy,
+    victim_ranks,
+)
 from gateway.mockworker.engine import BatchEngineView, BatchRequestView
 from gateway.promoted import MARKER
 from policies.loader import PolicyLoadError
@@ -78,6 +88,55 @@ def test_a_policy_that_keeps_failing_is_asked_no_more(caplog: pytest.LogCaptureF
     assert policy.num_calls == guard.num_failures == MAX_FAILURES
     assert [record.levelname for record in caplog.records] == ["WARNING"] * MAX_FAILURES + ["ERROR"]
     assert guard.prefill_budget(ENGINE) == 256
+
+
+class Slow(Policy):
+    """Every call takes so long, by a clock of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(7)
+        self.seconds, self.now = seconds, 0.0
+
+    def _answer(self, view: object) -> object:
+        self.now += self.seconds
+        return super()._answer(view)
+
+    waiting_key = victim_key = prefill_budget = _answer
+
+
+def test_a_policy_that_keeps_being_slow_is_asked_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    policy = Slow(STEP_SECONDS * 2)
+    guard = BatchGuard(policy, lambda: policy.now)
+    with caplog.at_level(logging.WARNING, "vllm.ranvier"):
+        for _ in range(MAX_SLOW + 20):
+            guard.prefill_budget(ENGINE)
+            guard.step_ended()
+    assert guard.tripped
+    assert policy.num_calls == guard.num_slow == MAX_SLOW
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * MAX_SLOW + ["ERROR"]
+    assert caplog.records[0].getMessage().startswith("batch policy: took 20.0 ms in a step, at most 10.1")
+    assert guard.prefill_budget(ENGINE) == 256
+
+
+def test_many_calls_of_a_step_are_slow_together_and_a_burst_is_not() -> None:
+    for seconds, slow in ((0.001, 1), (CALL_SECONDS, 0)):
+        policy = Slow(seconds)
+        guard = BatchGuard(policy, lambda policy=policy: policy.now)  # type: ignore[misc]
+        for _ in range(256):
+            guard.victim_key(REQUEST)
+        guard.step_ended()
+        assert guard.num_slow == slow
+
+
+def test_slow_steps_far_apart_are_forgiven() -> None:
+    policy = Slow(1.0)
+    guard = BatchGuard(policy, lambda: policy.now)
+    for _ in range(MAX_SLOW + 2):
+        guard.prefill_budget(ENGINE)
+        for _ in range(FORGIVEN_AFTER + 1):
+            guard.step_ended()
+    assert not guard.tripped
+    assert guard.num_slow == 0
 
 
 def test_an_interrupt_by_the_operator_is_not_swallowed() -> None:

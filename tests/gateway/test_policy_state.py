@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -103,6 +104,34 @@ async def test_a_configured_file_that_broke_meanwhile_runs_as_it_last_ran(life: 
     source = third.dispatcher.pools["p"].policy_set.sources[0].source
     assert source.endswith("# better\n")
     await end(third, clean=True)
+
+
+@pytest.mark.parametrize("configured", ["least_loaded", "mine.py"])
+async def test_bytes_that_were_asked_for_are_asked_for_after_a_restart(life: Life, configured: str) -> None:
+    """Whether the file changes while no process runs or while the next one follows it; until another is loaded."""
+    file = life.folder / "mine.py"
+    asked = {"mine.py": hashlib.sha256(file.read_bytes()).hexdigest()}
+    first = await life.start(configured)
+    await first.files.load("p", "mine.py", sha256=asked)
+    await end(first, clean=True)
+    file.write_text(GOOD + "# changed between\n")
+    for _ in range(2):
+        second = await life.start(configured)
+        assert not second.dispatcher.pools["p"].policy_set.sources[0].source.endswith("# changed between\n")
+        file.write_text(GOOD + "# changed after\n")
+        await second.files._load_changed()
+        assert "not the expected" in second.files.pool("p").describe()["last_error"]["message"]
+        assert not second.dispatcher.pools["p"].policy_set.sources[0].source.endswith("# changed after\n")
+        file.write_text(GOOD + "# changed between\n")
+        await end(second, clean=True)
+    third = await life.start(configured)
+    await third.files.load("p", "mine.py")
+    await end(third, clean=True)
+    fourth = await life.start(configured)
+    file.write_text(GOOD + "# followed again\n")
+    await fourth.files._load_changed()
+    assert fourth.dispatcher.pools["p"].policy_set.sources[0].source.endswith("# followed again\n")
+    await end(fourth, clean=True)
 
 
 async def test_a_file_that_is_broken_from_the_first_ends_the_start(life: Life) -> None:
