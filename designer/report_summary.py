@@ -111,7 +111,8 @@ def _bad_days(findings: Findings) -> Iterator[str]:
     rows = [row for row in shown if row.get("worst_ratio", 0.0) >= _ASTRAY]
     if rows:
         said = ", ".join(
-            f"{row['worst_ratio']:.2f} times {row['label']} at its worst, worse on {row['num_worse']} of {row['num_seeds']}"
+            f"{row['worst_ratio']:.2f} times {row['label']} at its worst,"
+            f" worse on {row['num_worse']} of {row['num_seeds']}"
             for row in rows
         )
         yield f"<b>Not on every seed.</b> {html.escape(said)}. Look at those workloads before it is promoted."
