@@ -252,9 +252,7 @@ class Supervisor:
         except OSError as error:
             log.error("no next gateway process can be started; the one before runs on", extra={"error": str(error)})
             return child
-        with suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS):
-                await _first_of(following.ready.wait(), following.process.wait(), self._stop.wait())
+        await self._ready_or_not(following, child)
         if following.ready.is_set():
             self.restarts["asked"] += 1
             _signal(child, signal.SIGUSR2)
@@ -263,6 +261,15 @@ class Supervisor:
         facts = {"status": following.process.returncode}
         log.error("the next gateway process did not start; the one before runs on", extra=facts)
         return child
+
+    async def _ready_or_not(self, following: _Child, serving: _Child) -> None:
+        """Returns when it is decided, ``START_SECONDS`` at most; meanwhile ``serving`` is looked at as ever."""
+        until = time.monotonic() + START_SECONDS
+        while (left := until - time.monotonic()) > 0.0:
+            look = min(left, self._look_seconds or left)
+            if await _first_of(look, following.ready.wait(), following.process.wait(), self._stop.wait()):
+                return
+            self._look_at(serving)
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -275,10 +282,12 @@ class Supervisor:
         log.info("gateway process ended", extra={"pid": child.process.pid, "status": status})
 
 
-async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+async def _first_of(seconds: float, *waits: Coroutine[Any, Any, Any]) -> bool:
+    """Whether one of them was done within the time."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
     finally:
         for task in tasks:
             task.cancel()

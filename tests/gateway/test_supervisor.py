@@ -131,6 +131,22 @@ def test_one_that_stands_still_is_killed_and_its_policies_are_not_loaded_again(g
     assert pool["current"]["slots"]["routing"]["policy"] == "routing/least_loaded"
 
 
+def test_one_that_stands_still_while_the_next_one_starts_is_killed_then(gateway: RunningGateway) -> None:
+    ask(gateway)
+    before, killed = pids(gateway), gateway.output().count("stands still; killing it")
+    gateway.process.send_signal(signal.SIGUSR2)
+    until(lambda: len(pids(gateway)) > len(before))
+    following = pids(gateway)[-1]
+    os.kill(following, signal.SIGSTOP)  # so that it is not ready yet
+    try:
+        os.kill(before[-1], signal.SIGSTOP)
+        until(lambda: gateway.output().count("stands still; killing it") > killed)
+    finally:
+        os.kill(following, signal.SIGCONT)
+    assert "usage" in ask(gateway)
+    assert pids(gateway)[-1] == following
+
+
 def is_refused(url: str) -> bool:
     address = urllib.parse.urlsplit(url)
     try:
