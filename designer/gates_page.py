@@ -26,7 +26,7 @@ def _replays(replays: Mapping[str, Any]) -> Iterator[str]:
         if rows:
             yield table(("metric", "comparator, s", "winner, s", "ratio, real", "ratio, simulated"), rows)
     if replays["aborted"]:
-        yield f"<p>Begun and not ended: {replays['aborted']} pairs.</p>"
+        yield f"<p>{html.escape(replays['sentence_of_aborted'])}</p>"
     yield note(
         f"Every pair that was ever made counts. From {LEAST_PAIRS} pairs on, evidence of {CONTRADICTED:g} is a "
         f"contradiction, and it stands until further pairs bring the evidence down to {OUTWEIGHED:g}."

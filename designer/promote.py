@@ -19,11 +19,12 @@ from typing import Any
 
 from designer.findings import read_findings
 from designer.ledger import Ledger
-from designer.promotion_evidence import evidence_of
-from designer.replay_evidence import contradiction_in, judged, pairs_in
+from designer.promotion_evidence import batch_of, evidence_of
+from designer.replay_evidence import contradiction_in, judged, pairs_in, too_many_aborted
 from designer.report import to_json
 from designer.sealed_state import SealedState
 from designer.swap_in import harm_in, rehearse
+from gateway.batch_guard import vllm_flags
 from gateway.errors import PolicyRefusedError
 from gateway.promoted import EVIDENCE, MARKER, promotion_of
 from policies.conformance import check_source
@@ -65,6 +66,8 @@ class Version:
     """What all replays through the real gateway said; empty: there was none."""
     swap_in: str = ""
     """What the rehearsed swap under overload said."""
+    vllm_flags: str = ""
+    """What every vLLM must be started with for the policy's batch rules; empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,9 @@ def promote(ledger: Ledger, target: Path, *, force: bool = False) -> Version:
     """Write the run's sealed winner to ``target`` with its provenance, and record it beside it.
 
     Raises:
-        PromotionError: there is no winner; it is not better, replays contradict that, or the swap does harm, and
-            ``force`` is not set; its bytes are not those that were evaluated; or the file cannot be written.
+        PromotionError: there is no winner; it is not better, replays contradict that or too many were stopped, the swap
+            does harm, or parts were never tried together, and ``force`` is not set; its bytes are not
+            those that were evaluated; or the file cannot be written.
         LedgerError: the ledger's bytes were altered.
     """
     state = _winner(ledger, force)
@@ -109,10 +113,15 @@ def _objections(ledger: Ledger, state: SealedState) -> Iterator[str]:
     """Of the gates, in their order; the last one is simulated now if it was not before."""
     if not state.is_better:
         yield f"{state.said}."
-    if contradiction := contradiction_in(judged(list(pairs_in(ledger)))):
+    replays = judged(list(pairs_in(ledger)))
+    if contradiction := contradiction_in(replays):
         yield contradiction
+    if aborted := too_many_aborted(replays):
+        yield aborted
     if harm := harm_in(rehearse(ledger)):
         yield harm
+    if (batch := batch_of(ledger)) is not None and batch["objection"]:
+        yield str(batch["objection"])
 
 
 def rollback(target: Path) -> Version:
@@ -169,6 +178,7 @@ def promoted_text(source: str, version: Version, evidence: Mapping[str, Any]) ->
         f"swap-in: {version.swap_in or 'none'}",
         f"promoted: {version.promoted_at}",
     ]
+    lines += [f"batch rules: vllm serve MODEL {version.vllm_flags}"] if version.vllm_flags else []
     told = f"{EVIDENCE}{json.dumps(evidence, separators=(',', ':'))}\n"
     comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)  # whatever a name holds, it stays a comment
     return f"{comments}{told}{MARKER}{version.evaluated_sha256}\n{source}"
@@ -250,6 +260,7 @@ def _version(ledger: Ledger, state: SealedState, target: Path, evidence: Mapping
         forced=bool(evidence["forced"]),
         replay=_said(gates["replay"]),
         swap_in=_said(gates["swap_in"]),
+        vllm_flags=vllm_flags(str(target)) if evidence["batch"] else "",
     )
 
 

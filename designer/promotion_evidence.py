@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from designer.ledger import Ledger
-from designer.replay_evidence import LEAST_PAIRS, judged, pairs_in
+from designer.replay_evidence import LEAST_PAIRS, judged, num_started, pairs_in, too_many_aborted
 from designer.sealed_state import SealedState
-from designer.swap_in import RESULT
+from designer.swap_in import RESULT, batch_in
 
 FORMAT = 1
 GATES = ("sealed", "regimes", "replay", "swap_in", "shadow", "canary")
@@ -35,8 +35,15 @@ def evidence_of(ledger: Ledger, *, forced: bool) -> dict[str, Any]:
         "scenario": run.scenario_name,
         "scenario_sha256": run.scenario_hash,
         "forced": forced,
+        "batch": batch_of(ledger),
         "gates": gates,
     }
+
+
+def batch_of(ledger: Ledger) -> dict[str, Any] | None:
+    """What is to be said of the winner's batch rules; None where it has none."""
+    frozen = ledger.frozen()
+    return None if frozen is None else batch_in(ledger.subject(frozen.digest), num_started(ledger))
 
 
 def _sealed(ledger: Ledger, state: SealedState) -> Gate:
@@ -74,14 +81,15 @@ def _regimes(certificate: Mapping[str, Any] | None) -> Gate | None:
 
 
 def _replay(replays: Mapping[str, Any] | None) -> Gate | None:
-    """Passed: enough pairs were ended to be judged under some conditions, and none contradict."""
+    """Passed: enough pairs were ended to be judged under some conditions, none contradict, and few were aborted."""
     if replays is None:
         return None
     is_judged = any(one["pairs"] + one["lost"] >= LEAST_PAIRS for one in replays["conditions"])
     keys = ("workers", "speed", "first_seconds", "pairs", "lost", "invalid", "evidence", "contradicts")
     return {
-        "passed": is_judged and not replays["contradicts"],
+        "passed": is_judged and not replays["contradicts"] and not too_many_aborted(replays),
         "aborted": replays["aborted"],
+        "aborted_pairs": replays["aborted_pairs"],
         "conditions": [{key: one[key] for key in keys} for one in replays["conditions"]],
         "sentence": replays["sentence"],
     }

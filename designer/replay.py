@@ -19,11 +19,12 @@ from designer.cage import Cage, layers_of
 from designer.fidelity import Comparison, Fidelity, compare
 from designer.going_on import going_on
 from designer.ledger import Ledger, seed_of
-from designer.replay_evidence import STARTED, judged, num_started, pair_result, pairs_in
+from designer.replay_evidence import HALF, STARTED, judged, num_started, pair_result, pairs_in
 from designer.replay_host import hosting, reachable
 from designer.sealed_state import SealedState
 from designer.simulator.scenario import Scenario
 from designer.subject import Subject
+from designer.swap_in import fills_batch
 
 DRAIN_SECONDS = 3600.0
 """Of processor time that a gateway may take beyond twice the length of what is replayed."""
@@ -68,7 +69,7 @@ def replay(
         run_pair: makes the two runs of a pair; takes what ``compare`` takes.
 
     Raises:
-        ReplayError: there is no winner, or it is not better.
+        ReplayError: there is no winner, it is not better, or it has batch rules.
         LedgerError: another process goes on with the run, or replays it.
         FidelityError, ProcessError, SandboxError, ScenarioError: a run failed.
     """
@@ -112,6 +113,11 @@ class _Bench:
         if frozen is None:
             raise ReplayError(f"{ledger.path}: the run has no winner to replay")
         winner, comparator = (ledger.subject(digest) for digest in (frozen.digest, frozen.comparator))
+        if fills_batch(winner):
+            raise ReplayError(
+                f"{ledger.path}: the winner has batch rules, and neither mock workers nor a gateway run these: what "
+                "would be replayed is another policy"
+            )
         specs = {_as_spec(subject, folder): subject for subject in (winner, comparator)}
         scenario = Scenario.model_validate_json(ledger.run().scenario)
         try:
@@ -121,13 +127,19 @@ class _Bench:
         return cls(ledger, scenario, conditions, folder, specs, comparator.label, workers)
 
     def make_pair(self, run_pair: Callable[..., Fidelity], on_policy: Callable[[Comparison], None]) -> None:
-        """One more; a stop on the way leaves a pair that was begun and not ended."""
+        """One more; a stop on the way leaves a pair that was begun and not ended, and what was measured of it."""
         number = num_started(self.ledger) + 1
         seed = seed_of(self.ledger.run().secret, "validation", number, "replay")
         place = self.folder / f"pair-{number}"
         shutil.rmtree(place, ignore_errors=True)
         specs = list(self.subjects)
         self.ledger.add_event(STARTED, {"number": number, "conditions": self.conditions.to_json()})
+
+        def on_half(done: Comparison) -> None:
+            role = "winner" if done.policy == specs[0] else "comparator"
+            self.ledger.add_event(HALF, {"number": number, "role": role, "figures": _policy_row(done)})
+            on_policy(done)
+
         fidelity = run_pair(
             self.scenario,
             specs if number % 2 else specs[::-1],
@@ -136,7 +148,7 @@ class _Bench:
             speed=self.conditions.speed,
             first_seconds=self.conditions.first_seconds,
             workers=self.workers,
-            on_policy=on_policy,
+            on_policy=on_half,
             hosting=hosting(self.subjects, self._cpu_seconds()),
         )
         by_policy = {comparison.policy: comparison for comparison in fidelity.comparisons}

@@ -43,6 +43,11 @@ LOST = math.log(2.0)
 """What a pair counts in which the winner alone lost requests, twice: as if it had taken twice as long."""
 METRICS = ("ttft", "response_time")
 STARTED = "replay pair started"
+HALF = "replay half ended"
+"""One of a pair's two policies was measured: what is left of a pair that is not ended."""
+MAX_ABORTED = 2
+"""With more pairs that were begun and not ended, under whatever conditions, promotion is refused: whoever stops the
+pairs that go badly is not told apart from bad luck."""
 
 Row = Mapping[str, Any]
 """A pair as the ledger has it: see ``docs/designer.md``."""
@@ -67,9 +72,13 @@ def pair_result(number: int) -> str:
 
 
 def pairs_in(ledger: Ledger) -> Iterator[Row]:
-    """Every pair that was begun, in order; one that was not ended has the state ``aborted``."""
-    for number in range(1, num_started(ledger) + 1):
-        yield ledger.result(pair_result(number)) or {"number": number, "state": "aborted"}
+    """Every pair that was begun, in order; one that was not ended has the state ``aborted`` and what was measured."""
+    halves: dict[int, dict[str, Any]] = {}
+    for _, half in ledger.events(HALF):
+        halves.setdefault(int(half["number"]), {})[str(half["role"])] = half["figures"]
+    for number, (_, begun) in enumerate(ledger.events(STARTED), 1):
+        aborted = {"number": number, "state": "aborted", "conditions": begun.get("conditions")}
+        yield ledger.result(pair_result(number)) or {**aborted, "measured": halves.get(number, {})}
 
 
 def num_started(ledger: Ledger) -> int:
@@ -81,7 +90,7 @@ def judged(pairs: Sequence[Row]) -> dict[str, Any] | None:
     if not pairs:
         return None
     ended = [pair for pair in pairs if pair["state"] != "aborted"]
-    aborted = len(pairs) - len(ended)
+    aborted = [pair for pair in pairs if pair["state"] == "aborted"]
     key = _conditions_key
     by_conditions = [list(group) for _, group in groupby(sorted(ended, key=key), key)]
     conditions = [_condition(sorted(group, key=lambda pair: int(pair["number"]))) for group in by_conditions]
@@ -90,15 +99,51 @@ def judged(pairs: Sequence[Row]) -> dict[str, Any] | None:
         "conditions": conditions,
         "pairs": sum(one["pairs"] for one in conditions),
         "invalid": sum(one["invalid"] for one in conditions),
-        "aborted": aborted,
+        "aborted": len(aborted),
+        "aborted_pairs": [_aborted(pair) for pair in aborted],
+        "sentence_of_aborted": _said_of_aborted(aborted) if aborted else "",
         "contradicts": any(one["contradicts"] for one in conditions),
-        "sentence": " ".join([*said, *([f"{aborted} pairs were begun and not ended."] if aborted else [])]),
+        "sentence": " ".join([*said, *([_said_of_aborted(aborted)] if aborted else [])]),
     }
 
 
 def contradiction_in(replays: Mapping[str, Any] | None) -> str:
     """The sentence if they contradict the simulator; else empty."""
     return str(replays["sentence"]) if replays is not None and replays["contradicts"] else ""
+
+
+def too_many_aborted(replays: Mapping[str, Any] | None) -> str:
+    """A sentence if there are more of them than ``MAX_ABORTED``; else empty."""
+    if replays is None or replays["aborted"] <= MAX_ABORTED:
+        return ""
+    return (
+        f"{replays['aborted']} replay pairs were begun and not ended, and at most {MAX_ABORTED} may be: pairs that "
+        "were stopped because they went badly would look the same."
+    )
+
+
+def _aborted(pair: Row) -> dict[str, Any]:
+    """Of each policy that was measured its mean response times, seconds of the scenario; null: nothing was answered."""
+    measured = {
+        role: {side: figures[side]["response_time"]["mean"] for side in ("real", "simulated")}
+        for role, figures in pair.get("measured", {}).items()
+    }
+    return {"number": pair["number"], "conditions": pair.get("conditions"), "measured": measured}
+
+
+def _said_of_aborted(aborted: Sequence[Row]) -> str:
+    told = [
+        f"pair {one['number']}: {role} {_seconds(times['real'])}, simulated {_seconds(times['simulated'])}"
+        for one in map(_aborted, aborted)
+        for role, times in one["measured"].items()
+    ]
+    counted = "1 pair was" if len(aborted) == 1 else f"{len(aborted)} pairs were"
+    part = f"mean response times until then: {'; '.join(told)}" if told else "nothing was measured"
+    return f"{counted} begun and not ended ({part})."
+
+
+def _seconds(value: float | None) -> str:
+    return "nothing answered" if value is None else f"{value:.3f} s"
 
 
 def _conditions_key(pair: Row) -> str:

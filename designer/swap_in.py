@@ -30,6 +30,7 @@ from designer.simulator.draws import Floats
 from designer.simulator.scenario import Scenario
 from designer.statistics import paired_effect
 from designer.subject import Subject
+from gateway.batch_guard import OPTION, SCHEDULER
 from policies.syntax import parse
 
 RESULT = "swap in"
@@ -105,6 +106,26 @@ def not_rehearsed(winner: Subject) -> Mapping[str, Any]:
         "not bring in; what the rest does when it is swapped in by itself was not simulated."
     )
     return {**NOT_SWAPPED, "sentence": sentence}
+
+
+def batch_in(winner: Subject, num_replayed: int) -> dict[str, Any] | None:
+    """What a promotion carries of batch rules, which no gateway runs; None where the winner has none.
+
+    Args:
+        num_replayed: pairs of it in the ledger; its batch rules were in force in none.
+    """
+    if not fills_batch(winner):
+        return None
+    others = " and ".join(sorted({slot for part in winner.parts for slot in slots_of_part(part)} - {"batch"}))
+    lacks = [f"its {others} rules were never rehearsed with its batch rules in force"] if others else []
+    lacks += [f"its {num_replayed} replay pairs were made without its batch rules"] if num_replayed else []
+    return {
+        "in_force": {"sealed": True, "replay": False, "swap_in": False},
+        "objection": f"A gateway does not run batch rules, and {' and '.join(lacks)}." if lacks else "",
+        "sentence": "Its batch rules are the workers' to run, and the gateway's swap does not bring them in: they were "
+        f"in force in the sealed test, and in no replay or rehearsal. Each vLLM needs --scheduler-cls {SCHEDULER} and "
+        f"this file as {OPTION} in --additional-config.",
+    }
 
 
 def harm_in(rehearsal: Mapping[str, Any] | None) -> str:

@@ -84,4 +84,6 @@ def summary(promotion: dict[str, Any]) -> list[str]:
     for name, gate in gates.items():
         said = gate.get("sentence", "") if isinstance(gate, dict) else ""
         lines.append(f"{name}: {said or 'not passed through'}")
+    batch = promotion.get("batch")
+    lines += [f"batch: {batch.get('sentence', '')}"] if isinstance(batch, dict) else []
     return [*lines, *(["promoted by force"] if promotion.get("forced") else [])]

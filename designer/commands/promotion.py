@@ -129,3 +129,7 @@ def _tell(path: Path, version: Version, gateway: str | None, json: bool) -> None
         return
     where = f", running at {gateway}" if gateway else ""
     typer.echo(f"{path}: {version.evaluated_sha256[:12]} of run {version.run}, {version.verdict}{where}")
+    if version.vllm_flags:
+        typer.echo(
+            f"The gateway does not run its batch rules. Start every worker as: vllm serve MODEL {version.vllm_flags}"
+        )

@@ -20,7 +20,7 @@ def test_replays_show_the_rule_and_what_was_left_out() -> None:
     assert "3 valid pairs on mock workers: mean response time 0.810" in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    assert "Begun and not ended: 1 pairs" in page
+    assert "1 pair was begun and not ended (nothing was measured)" in page
     assert "evidence of 20 is a contradiction" in page
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import random
 import tomllib
 from pathlib import Path
@@ -8,10 +9,14 @@ import pytest
 from designer.ledger import Ledger, LedgerError
 from designer.promote import ACTIVE_FILE, PromotionError, default_parameters, promote, read_active, rollback, verify
 from designer.search import RunOutcome
+from gateway.batch_guard import load_batch_policy
+from gateway.promoted import promotion_of, summary
 from policies.conformance import check_source
 from policies.loader import PolicySpec, load_policy
+from tests.support.batch_winner import with_batch_winner
 from tests.support.finished_run import PROTOCOL
 from tests.support.ledger_copy import copied
+from tests.support.replay_pairs import pairs, write
 
 
 def test_the_bytes_evaluated_are_the_bytes_promoted(outcome: RunOutcome, tmp_path: Path) -> None:
@@ -72,6 +77,33 @@ def test_a_run_without_a_proof_is_refused_unless_forced(outcome: RunOutcome, tmp
         assert not (tmp_path / "designed.py").exists()
         assert promote(ledger, tmp_path / "designed.py", force=True).forced
     assert "(forced)" in (tmp_path / "designed.py").read_text()
+
+
+def test_batch_rules_are_the_workers_to_run_and_that_is_said(outcome: RunOutcome, tmp_path: Path) -> None:
+    """Alone they were all that was sealed. Beside others, these go live without having been tried so."""
+    with with_batch_winner(outcome, tmp_path / "alone", "batch") as ledger:
+        version = promote(ledger, tmp_path / "alone.py")
+        write(ledger, pairs([0.8], 0.8))
+        with pytest.raises(PromotionError, match="its 1 replay pairs were made without its batch rules"):
+            promote(ledger, tmp_path / "alone.py")
+    assert not version.forced
+    assert load_batch_policy(str(tmp_path / "alone.py")).slots == ("batch",)
+    with with_batch_winner(outcome, tmp_path / "joint", "routing", "batch") as ledger:
+        with pytest.raises(PromotionError, match="routing and scheduling rules were never rehearsed with its batch"):
+            promote(ledger, tmp_path / "joint.py")
+        version = promote(ledger, tmp_path / "joint.py", force=True)
+    assert version.forced
+    option = json.dumps({"ranvier_batch_policy": str(tmp_path / "joint.py")})
+    flags = f"--scheduler-cls gateway.vllm_scheduler.PolicyScheduler --additional-config '{option}'"
+    assert version.vllm_flags == flags
+    text = (tmp_path / "joint.py").read_text()
+    assert f"# batch rules: vllm serve MODEL {flags}\n" in text
+    promotion = promotion_of(text, "joint.py")
+    assert promotion is not None
+    assert promotion.evidence["batch"]["in_force"] == {"sealed": True, "replay": False, "swap_in": False}
+    assert any(
+        line.startswith("batch: Its batch rules are the workers' to run") for line in summary(promotion.describe())
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ from designer.going_on import going_on
 from designer.ledger import Ledger, LedgerError
 from designer.processes import ProcessError, running_mock_workers
 from designer.promote import PromotionError, promote
+from designer.promotion_evidence import evidence_of
 from designer.replay import Conditions, ReplayError, replay, state_of
-from designer.replay_evidence import judged, pair_result, pairs_in
+from designer.replay_evidence import MAX_ABORTED, judged, pair_result, pairs_in
 from designer.search import RunOutcome, new_ledger
 from designer.simulator.scenario import Scenario
+from tests.support.batch_winner import with_batch_winner
 from tests.support.finished_run import SETTINGS
 from tests.support.ledger_copy import copied
-from tests.support.replay_pairs import pairs, write
+from tests.support.replay_pairs import aborted, pairs, write
 from tests.support.small_scenario import small_scenario
 
 WORSE = [1.05, 1.04, 1.06, 1.05, 1.05, 1.06, 1.04]
@@ -67,6 +69,13 @@ def test_code_that_was_not_shown_to_be_better_is_not_run(outcome: RunOutcome, tm
     assert len(seen) == 1
 
 
+def test_a_winner_with_batch_rules_is_not_replayed_without_them(outcome: RunOutcome, tmp_path: Path) -> None:
+    with with_batch_winner(outcome, tmp_path / "run", "routing", "batch") as ledger:
+        with pytest.raises(ReplayError, match="has batch rules, and neither mock workers nor a gateway run these"):
+            replay(ledger, pairs=1, run_pair=runner([]))
+        assert not list(pairs_in(ledger))
+
+
 def test_pairs_alternate_and_every_one_has_a_seed_of_its_own(outcome: RunOutcome, tmp_path: Path) -> None:
     """Over replays too. The bytes that a gateway is given are those that were evaluated."""
     shutil.copytree(outcome.folder, tmp_path / "run")
@@ -108,6 +117,42 @@ def test_invalid_and_aborted_pairs_are_kept(outcome: RunOutcome, tmp_path: Path)
         told = judged(list(pairs_in(ledger)))
         assert (told["pairs"], told["invalid"], told["aborted"]) == (0, 2, 1)
         assert ledger.result(pair_result(1))["winner"]["verdict"] == "invalid: the client fell behind"
+
+
+def stopped(scenario: Scenario, policies: Sequence[str], seed: int, folder: Path, **rest: object) -> Fidelity:
+    """The first policy of the pair is measured, and then somebody presses Ctrl-C."""
+    on_policy = rest["on_policy"]
+    assert callable(on_policy)
+    on_policy(replace(comparison(9.0, 4.0), policy=policies[0]))
+    raise KeyboardInterrupt
+
+
+def test_a_pair_that_is_stopped_leaves_what_was_measured(outcome: RunOutcome, tmp_path: Path) -> None:
+    shutil.copytree(outcome.folder, tmp_path / "run")
+    with Ledger.open(tmp_path / "run") as ledger:
+        with pytest.raises(KeyboardInterrupt):
+            replay(ledger, pairs=1, run_pair=stopped)
+        told = replay(ledger, pairs=1, run_pair=runner([]))
+        gate = evidence_of(ledger, forced=False)["gates"]["replay"]
+        shown = read_findings(ledger).replays
+    said = "1 pair was begun and not ended (mean response times until then: pair 1: winner 9.000 s, simulated 4.000 s)."
+    for one in (told, gate, shown):
+        assert one["aborted"] == 1
+        assert one["aborted_pairs"][0]["measured"] == {"winner": {"real": 9.0, "simulated": 4.0}}
+        assert said in one["sentence"]
+
+
+def test_more_aborted_pairs_than_a_few_are_no_evidence(outcome: RunOutcome, tmp_path: Path) -> None:
+    shutil.copytree(outcome.folder, tmp_path / "run")
+    with Ledger.open(tmp_path / "run") as ledger:
+        write(ledger, [*pairs([0.81, 0.79, 0.80, 0.82, 0.80], 0.8), *(aborted(6 + n) for n in range(MAX_ABORTED))])
+        assert not promote(ledger, tmp_path / "few.py").forced
+        assert evidence_of(ledger, forced=False)["gates"]["replay"]["passed"]
+        write(ledger, [aborted(6 + MAX_ABORTED)])
+        with pytest.raises(PromotionError, match="3 replay pairs were begun and not ended, and at most 2 may be"):
+            promote(ledger, tmp_path / "many.py")
+        assert not evidence_of(ledger, forced=False)["gates"]["replay"]["passed"]
+        assert promote(ledger, tmp_path / "many.py", force=True).forced
 
 
 @pytest.mark.parametrize(

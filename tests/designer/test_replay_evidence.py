@@ -94,7 +94,7 @@ def test_invalid_pairs_are_counted_and_a_winner_that_loses_requests_is_worse() -
     told = judged(made)
     assert (told["pairs"], told["invalid"], told["aborted"]) == (5, 2, 1)
     assert "2 invalid" in told["sentence"]
-    assert "1 pairs were begun and not ended" in told["sentence"]
+    assert "1 pair was begun and not ended (nothing was measured)." in told["sentence"]
     assert judged(pairs([1.0] * 6, 0.8, state="lost"))["contradicts"]
 
 

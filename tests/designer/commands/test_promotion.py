@@ -15,9 +15,11 @@ from designer.cli import app, main
 from designer.processes import running_gateway, running_mock_workers
 from designer.search import RunOutcome
 from gateway.admin.client import AdminClient
+from gateway.batch_guard import vllm_flags
 from gateway.cli import app as gateway_app
 from gateway.errors import GatewayError
 from policies.loader import load_policies, parse_specs
+from tests.support.batch_winner import with_batch_winner
 
 
 class Admin(ThreadingHTTPServer):
@@ -83,6 +85,15 @@ def test_promote_to_a_gateway_and_roll_back(outcome: RunOutcome, admin: Admin, t
     assert done.exit_code == 0, done.output
     assert len(admin.loaded) == 3
     assert str(outcome.winner)[:12] in done.stdout
+
+
+def test_what_workers_need_for_batch_rules_is_told(outcome: RunOutcome, tmp_path: Path) -> None:
+    with with_batch_winner(outcome, tmp_path / "run", "batch"):
+        pass
+    target = tmp_path / "batch.py"
+    done = CliRunner().invoke(app, ["promote", str(tmp_path / "run"), "--to", str(target)])
+    assert done.exit_code == 0, done.output
+    assert f"vllm serve MODEL {vllm_flags(str(target))}\n" in done.stdout
 
 
 def test_a_gateway_is_rolled_back_to_what_it_ran_before(admin: Admin) -> None:
