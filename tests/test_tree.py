@@ -57,7 +57,6 @@ COVERED_BY = {
     "designer/proposers/sampling.py": "tests/designer/proposers/test_grammar.py",
     "designer/proposers/variation.py": "tests/designer/proposers/test_evolve.py",
     "designer/proposers/vocabulary.py": "tests/designer/proposers/test_emit.py",
-    "designer/proposers/words.py": "tests/designer/proposers/test_emit.py",
     "designer/report_page.py": "tests/designer/test_report.py",
     "designer/simulator/actuator.py": "tests/designer/simulator/test_world.py",
     "designer/simulator/clients.py": "tests/designer/simulator/test_world.py",
