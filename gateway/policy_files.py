@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -110,8 +110,12 @@ class PolicyFiles:
         base: Path,
         sha256: Mapping[str, str] = MappingProxyType({}),
         pinned: Mapping[str, str] = MappingProxyType({}),
+        save: bool = True,
     ) -> Version:
-        """Args: pinned: as ``sha256``, of the files that are followed, where the set itself is loaded from others."""
+        """Args:
+        pinned: as ``sha256``, of the files that are followed, where the set itself is loaded from others.
+        save: for the next process; not while what the last one left is put back in place.
+        """
         async with self._lock:
             try:
                 version = await self._prepare(state, text, specs(), origin, sha256)
@@ -119,7 +123,7 @@ class PolicyFiles:
                 self._refused(state, text, origin, str(error))
                 raise
             self._follow(state, text, origin, base, sha256 or pinned)
-            self._replace(state, version, state.stack)
+            self._replace(state, version, state.stack, save=save)
             await self._written()
             _still_runs(state, version)
             return version
@@ -168,8 +172,10 @@ class PolicyFiles:
         state.configured = configured
         first: PolicyRefusedError | None = None
         saved = self._saved.read(state.name) if self._saved else None
+        standing: list[SavedSet] = []
         for choice in self._choices(state, saved, end):
             try:
+                await self._below(state, saved.before(choice) if saved else (), standing)
                 return await self._first(state, choice, saved.pinned_of(choice) if saved else {})
             except PolicyRefusedError as error:
                 first = first or error
@@ -178,8 +184,20 @@ class PolicyFiles:
     async def _first(self, state: PoolPolicies, choice: SavedSet | str, pinned: Mapping[str, str]) -> Version:
         if isinstance(choice, str):
             return await self._load(state, choice, lambda: parse(choice, self._base), "start", self._base, pinned)
-        kept = partial(self._kept, choice)
-        return await self._load(state, choice.text, kept, "restored", self._base, pinned=pinned)
+        return await self._restored(state, choice, pinned)
+
+    async def _below(self, state: PoolPolicies, older: Sequence[SavedSet], standing: list[SavedSet]) -> None:
+        """Puts in place for the moment what a rollback, by hand or by the guard, goes back to as before the restart."""
+        for one in [one for one in older if one not in standing]:
+            standing.append(one)
+            with suppress(PolicyRefusedError):  # logged; those that are left can be gone back to
+                await self._restored(state, one, {}, save=False)
+
+    async def _restored(
+        self, state: PoolPolicies, one: SavedSet, pinned: Mapping[str, str], *, save: bool = True
+    ) -> Version:
+        kept = partial(self._kept, one)
+        return await self._load(state, one.text, kept, "restored", self._base, pinned=pinned, save=save)
 
     def _choices(self, state: PoolPolicies, saved: SavedPool | None, end: LastEnd | None) -> list[SavedSet | str]:
         """The best first."""
@@ -319,7 +337,7 @@ class PolicyFiles:
     def _load_here(self, state: PoolPolicies, specs: Sequence[PolicySpec], originals: Mapping[str, str]) -> PolicySet:
         return load_copies(specs, self.settings.seed, state.take_generation(), originals)
 
-    def _replace(self, state: PoolPolicies, version: Version, below: list[int]) -> None:
+    def _replace(self, state: PoolPolicies, version: Version, below: list[int], *, save: bool = True) -> None:
         state.keep(version, below)
         state.last_error = None
         state.log.append({"at": _timestamp(), "ok": True, **version.describe()})
@@ -327,7 +345,8 @@ class PolicyFiles:
         facts = {"pool": state.name, "generation": version.generation, "specs": version.text, "origin": version.origin}
         log.info("policy set replaced", extra=facts)
         self._submit(PolicySetReplaced(self._clock(), state.name, version.policy_set))  # may retire it at once
-        self._save(state)
+        if save:
+            self._save(state)
 
     def _refused(self, state: PoolPolicies, text: str, origin: Origin, message: str) -> None:
         state.last_error = {"message": message, "at": _timestamp(), "specs": text}

@@ -73,6 +73,12 @@ class SavedPool:
         last = self.sets[-1] if self.sets else None
         return self.pinned if last is not None and choice in (last, last.text) else {}
 
+    def before(self, choice: SavedSet | str) -> Sequence[SavedSet]:
+        """The sets that ran before ``choice``, the oldest first."""
+        if isinstance(choice, str):
+            return self.sets[:-1] if self.sets and choice == self.sets[-1].text else ()
+        return self.sets[: self.sets.index(choice)]
+
     def last_end(self) -> LastEnd:
         """Without a supervisor that says it."""
         return "stopped" if self.clean else "crashed"

@@ -66,6 +66,51 @@ async def test_what_was_loaded_runs_again_from_its_own_bytes(life: Life) -> None
     await end(second, clean=True)
 
 
+@pytest.mark.parametrize("configured", ["least_loaded", "random"])
+async def test_what_ran_before_can_be_rolled_back_to_after_a_restart(life: Life, configured: str) -> None:
+    first = await life.start(configured)
+    await first.files.load("p", "mine.py")
+    await first.files.load("p", "round_robin")
+    await end(first, clean=True)
+    second = await life.start(configured)
+    shown = second.files.pool("p").describe()
+    assert shown["current"]["specs"] == "round_robin"
+    assert len(shown["can_roll_back_to"]) == 2
+    assert (await second.files.rollback("p")).text == "mine.py"
+    assert second.running[1] == "mine"
+    await end(second, clean=True)
+    third = await life.start(configured)
+    assert third.running[1] == "mine"
+    assert (await third.files.rollback("p")).text == configured
+    with pytest.raises(PolicyRefusedError, match="no earlier policy set"):
+        await third.files.rollback("p")
+    await end(third, clean=True)
+
+
+async def test_what_cannot_be_put_back_is_left_out_of_what_can_be_rolled_back_to(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py")
+    await first.files.load("p", "round_robin")
+    await end(first, clean=True)
+    life.kept_file.write_text("raise SystemExit('executed')\n")
+    second = await life.start()
+    assert second.running[1] == "routing/round_robin"
+    assert (await second.files.rollback("p")).text == "least_loaded"
+    await end(second, clean=True)
+
+
+async def test_the_guard_goes_back_to_what_ran_before_the_restart(life: Life) -> None:
+    first = await life.start()
+    await first.files.load("p", "mine.py")
+    await end(first, clean=True)
+    second = await life.start()
+    generation = second.dispatcher.pools["p"].policy_set.generation
+    below = second.files.pool("p").stack[-2]
+    second.files.retired(PolicySetRetired("p", generation, below, "it raised"))
+    assert second.files.pool("p").describe()["current"]["specs"] == "least_loaded"
+    await end(second, clean=False)
+
+
 async def test_a_configuration_that_names_others_wins(life: Life) -> None:
     first = await life.start()
     await first.files.load("p", "mine.py")
