@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from designer.ledger import CandidateRecord, EvaluationRecord, FrozenRecord, Ledger, RunRecord
@@ -15,6 +16,8 @@ from designer.replay_evidence import judged, pairs_in
 from designer.subject import subject_of_source
 from designer.why import stored
 
+TAILS = ("mean_response_time", "p50_response_time", "p99_response_time", "max_response_time", "p99_ttft", "max_ttft")
+"""What is shown of every policy beside its metric, in seconds."""
 RESULTS = ("ablation", "certificate", "swap in")
 ARMS = ("search", "control", "tuned")
 """The search, random samples, tuned baselines."""
@@ -64,6 +67,8 @@ class Findings:
     """What they said, in order."""
     builds: Mapping[str, str] = field(default_factory=dict)
     """Versions by name; several if the run went on under another."""
+    tails: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By digest, ``TAILS`` of its sealed seeds, each the mean over them; what was not recorded is left out."""
 
     @property
     def selection_bias(self) -> float | None:
@@ -120,7 +125,19 @@ def read_findings(ledger: Ledger) -> Findings:
         account=spending if (spending := account(ledger)).roles else None,
         said=tuple(conversation(ledger)),
         builds=_builds([content.get("build", {}) for _, content in ledger.events("started")]),
+        tails=_tails(_by_digest(e for e in evaluations if e.split == "sealed" and e.score is not None)),
     )
+
+
+def _tails(sealed: Mapping[str, Sequence[EvaluationRecord]]) -> dict[str, dict[str, float]]:
+    return {
+        digest: {name: fmean(float(e.summary[name]) for e in mine) for name in TAILS if _all_tell(mine, name)}
+        for digest, mine in sealed.items()
+    }
+
+
+def _all_tell(evaluations: Sequence[EvaluationRecord], name: str) -> bool:
+    return all(isinstance(e.summary.get(name), int | float) for e in evaluations)
 
 
 def _results(ledger: Ledger) -> dict[str, Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from designer import svg
 from designer.claim import of_cells
-from designer.findings import ARMS, Entry, Findings
+from designer.findings import ARMS, TAILS, Entry, Findings
 from designer.gates_page import gate_sections
 from designer.html_parts import note, table
 from designer.report_conversation import conversation_sections
@@ -103,6 +103,21 @@ def _sealed(findings: Findings) -> Iterator[str]:
         f"The winner's mean is {look['mean']:.2f}; ratios are of geometric means, seed by seed. The test is against "
         "the first; the others are shown beside it."
     )
+    if findings.tails:
+        yield table(("seconds", *(_in_words(name) for name in TAILS)), _tail_rows(findings))
+        yield note("Means over the sealed seeds: what one mean does not show. A policy may buy its mean with its tail.")
+
+
+def _tail_rows(findings: Findings) -> list[tuple[str, ...]]:
+    look, frozen = findings.sealed[-1], findings.frozen
+    winner = [("the winner", frozen.digest)] if frozen is not None else []
+    shown = [*winner, *((_label(findings, row), str(row["digest"])) for row in look["against"])]
+    tails = [(label, findings.tails.get(digest, {})) for label, digest in shown]
+    return [(label, *(f"{tail[name]:.4g}" if name in tail else "" for name in TAILS)) for label, tail in tails]
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ").replace("ttft", "TTFT")
 
 
 def _best_so_far(findings: Findings) -> str:

@@ -231,9 +231,10 @@ class SimulationResult:
 
 def _spread(name: str, values: Floats) -> dict[str, float | None]:
     if not len(values):
-        return dict.fromkeys((f"mean_{name}", f"p50_{name}", f"p90_{name}", f"p99_{name}"))
-    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
-    return {f"mean_{name}": float(values.mean()), f"p50_{name}": p50, f"p90_{name}": p90, f"p99_{name}": p99}
+        return dict.fromkeys(f"{kind}_{name}" for kind in ("mean", "p50", "p90", "p99", "max"))
+    p50, p90, p99, most = np.percentile(values, [50, 90, 99, 100]).tolist()
+    spread = {"mean": float(values.mean()), "p50": p50, "p90": p90, "p99": p99, "max": most}
+    return {f"{kind}_{name}": value for kind, value in spread.items()}
 
 
 def _mean(values: NDArray[Any]) -> float:

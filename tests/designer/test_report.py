@@ -92,3 +92,13 @@ def test_a_run_that_has_not_ended_can_be_reported(tmp_path: Path) -> None:
     assert "has not ended" in verdict_line(findings)
     assert "has not ended" in to_text(findings)
     write_html(findings, tmp_path / "report.html")
+
+
+def test_the_tail_is_shown_beside_the_mean(findings: Findings) -> None:
+    assert findings.frozen is not None
+    tail = findings.tails[findings.frozen.digest]
+    assert tail["mean_response_time"] == pytest.approx(findings.sealed[-1]["mean"])
+    assert tail["p50_response_time"] < tail["p99_response_time"] <= tail["max_response_time"]
+    shown = to_html(findings)
+    assert ">max response time</th>" in shown
+    assert f"{tail['max_response_time']:.4g}" in shown
