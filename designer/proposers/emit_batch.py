@@ -61,12 +61,16 @@ def _rules(program: BatchProgram) -> str:
     )
 
 
+_OPPOSITE = {"the least": "the most", "the most": "the least"}
+
+
 def _words(order: Order, priority: str, which: str, arrival: str) -> str:
-    signed = " ".join(
-        f"{'less' if term.less else 'plus'} {_weighed(term)}" if n or term.less else _weighed(term)
-        for n, term in enumerate(order.terms)
-    )
-    by = f"{which} of {signed}" if signed else arrival
+    """A sum that is all subtracted reads as the other end of what it adds up to."""
+    turned = all(term.less for term in order.terms)
+    signs = ["plus" if turned or not term.less else "minus" for term in order.terms]
+    signed = " ".join(f"{sign} {_weighed(term)}" for sign, term in zip(signs, order.terms, strict=True))
+    extreme = _OPPOSITE[which] if turned else which
+    by = f"{extreme} of {signed.removeprefix('plus ')}" if signed else arrival
     return f"{priority}, then {by}" if order.priority_first else by
 
 

@@ -60,3 +60,11 @@ def test_the_reason_names_what_the_program_has() -> None:
     assert "short prompts" in why_batch(BatchProgram(short))
     assert "less prefill" in why_batch(BatchProgram(budget="share", limits=(Const("prefill_share", 0.25),)))
     assert why_batch(ENGINE_FCFS) == "What came first is served first, and what came last gives way."
+
+
+def test_what_is_subtracted_reads_as_a_person_would_say_it() -> None:
+    made = Term("num_output_tokens", Const("output_weight", 3.0), less=True)
+    alone = " ".join(batch_section(BatchProgram(victim=Order((made,)))).rules)
+    assert "preempted first the one with the least of 3 times the tokens it has made" in alone
+    beside = " ".join(batch_section(BatchProgram(victim=Order((Term("num_prompt_tokens"), made)))).rules)
+    assert "the most of its prompt tokens minus 3 times the tokens it has made" in beside
