@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from designer.proposers.behaviour import signature
 from designer.proposers.emit import emit
-from designer.proposers.founders import FOUNDERS
+from designer.proposers.founders import FOUNDERS, founders
 from designer.proposers.grammar import Program, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.proposers.sampling import Sampler
@@ -68,7 +68,7 @@ class EvolveProposer:
     def propose(self, history: History) -> Proposal:
         sampler = Sampler(random.Random(f"evolve/{self._seed}/{len(history.outcomes)}"), self._offered)
         seen = self._seen(history)
-        for name, program in FOUNDERS:
+        for name, program in founders(self._offered):
             if signature(program) not in seen:
                 return _proposal(program, f"starts from {name}", (), 1.0)
         parents = self._parents(history)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from designer.proposers.evolve import predicted_effect
+from designer.proposers.founders import founders
 from designer.proposers.parts import (
     JOINT,
     PARTS,
@@ -122,10 +123,10 @@ class JointProposer:
             yield Joint(tuple((name, of_part[n % len(of_part)][1]) for name, of_part in parts))
 
     def _evolved(self, known: Sequence[_Known], number: int, history: History, sampler: Sampler) -> Proposal:
-        founders = list(self._combined([PARTS[name].founders for name in self._parts]))
-        if number < len(founders):
-            return _proposal(founders[number], "starts from known rules", history)
-        step = _bracketing(known, founders, history)
+        starts = list(self._combined([self._founders(name) for name in self._parts]))
+        if number < len(starts):
+            return _proposal(starts[number], "starts from known rules", history)
+        step = _bracketing(known, starts, history)
         if step is not None:
             return step
         leaders = _leaders(known)
@@ -140,6 +141,9 @@ class JointProposer:
             if behaviour(program) not in taken:
                 return _proposal(program, change, history, parents)
         return _proposal(self._sampled(sampler), _AFRESH, history)
+
+    def _founders(self, name: PartName) -> Rules:
+        return founders(self._offered) if name == "routing" else PARTS[name].founders
 
     def _behaviour(self, known: _Known) -> Hashable:
         if known.candidate_hash not in self._behaviours:
@@ -231,11 +235,11 @@ def _step(known: Sequence[_Known], leaders: Sequence[_Known], history: History, 
     return None
 
 
-def _bracketing(known: Sequence[_Known], founders: Sequence[Joint], history: History) -> Proposal | None:
+def _bracketing(known: Sequence[_Known], starts: Sequence[Joint], history: History) -> Proposal | None:
     """For each rule of the start in turn, the next value of what decides most, until its best lies between others."""
     pairs = [(one.program, one.effect) for one in known]
     best_of_all = min((one.effect for one in known if one.effect is not None), default=0.0)
-    for founder in founders:
+    for founder in starts:
         shape = JOINT.skeleton(founder)
         alike = [one for one in known if JOINT.skeleton(one.program) == shape]
         best = min(alike, key=lambda one: math.inf if one.effect is None else one.effect, default=None)

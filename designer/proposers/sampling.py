@@ -39,6 +39,7 @@ _THRESHOLDS: dict[Unit, str] = {
     "requests": "most_requests",
     "fraction": "most_used_share",
 }
+_CACHED = "candidate.num_cached_tokens"
 _CAPACITY: dict[Unit, str] = {"tokens": "worker.kv_capacity_tokens", "requests": "worker.max_num_seqs"}
 
 
@@ -99,8 +100,13 @@ class Sampler:
         return Sum((base, *more)) if more else base
 
     def choice_rank(self) -> Rank:
+        """By load, at times as a share of what a worker can hold; often less what is cached, where that matters."""
+        if _CACHED in self._offered and self.rng.random() < 0.1:
+            return Rank(Field(_CACHED), True)
         unit = self._loaded_unit({"tokens": 4, "requests": 4, "fraction": 1, "seconds": 1})
         load = self.load(unit)
+        if unit == "tokens" and _CACHED in self._offered and self.rng.random() < 0.5:
+            return Rank(Difference(load, self._weighed(Field(_CACHED), 0.5)), False)
         if _CAPACITY.get(unit) in self._offered and self.rng.random() < 0.15:
             return Rank(Share(load, Field(_CAPACITY[unit])), self.rng.random() < 0.1)
         return Rank(load, self.rng.random() < 0.1)

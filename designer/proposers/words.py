@@ -72,6 +72,11 @@ def why(program: Program) -> str:
             )
     else:
         reasons.append("every request starts at once where, by this measure, it has least before it.")
+    if any(_seeks_cached(rank) for rank in program.choice):
+        reasons.append(
+            "Prompt tokens that a worker has cached are not prefilled again, so a request costs least where its "
+            "beginning was seen."
+        )
     if _ages(program):
         reasons.append("Waiting counts in favour of a request, so a long one is not passed over for ever.")
     return " ".join([f"{reasons[0][0].upper()}{reasons[0][1:]}", *reasons[1:]])
@@ -150,6 +155,16 @@ def _by_size(order: Sequence[Rank]) -> bool:
     if not order or order[0].largest_first:
         return False
     return any(isinstance(node, Field) and node.name == "request.num_prompt_tokens" for node in walk(order[0].by))
+
+
+def _seeks_cached(rank: Rank) -> bool:
+    """Whether a worker comes sooner the more of the request is cached there."""
+    preferred = rank.by if rank.largest_first else rank.by.right if isinstance(rank.by, Difference) else None
+    return preferred is not None and _reads_cached(preferred)
+
+
+def _reads_cached(expr: Expr) -> bool:
+    return any(isinstance(node, Field) and node.name == "candidate.num_cached_tokens" for node in walk(expr))
 
 
 def _ages(program: Program) -> bool:

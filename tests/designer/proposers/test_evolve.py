@@ -8,6 +8,7 @@ from designer.proposers.protocol import History, Outcome, Proposal, Proposer
 from designer.proposers.random import RandomProposer
 from designer.proposers.sampling import Sampler, random_program
 from designer.proposers.variation import cross, mutate, tune
+from designer.proposers.vocabulary import QUANTITIES
 
 REFERENCE = {seed: 50.0 + seed for seed in range(4)}
 
@@ -56,6 +57,22 @@ def test_evolve_finds_what_the_toy_world_rewards() -> None:
     best = history.incumbent()
     assert best is not None
     assert best.scores[0] == 0.5 * REFERENCE[0]
+
+
+_CACHED = "candidate.num_cached_tokens"
+
+
+def _weighs_cached(part: object) -> bool:
+    return "Difference" in repr(part) and _CACHED in repr(part)
+
+
+def test_load_is_weighed_against_what_is_cached_only_where_that_tells_anything() -> None:
+    start = [from_json(o.proposal.program or {}) for o in _run(EvolveProposer(3), 8).outcomes]
+    assert any(_weighs_cached(program.choice) for program in start[:5])
+    sampler = Sampler(random.Random(1))
+    assert sum(_weighs_cached(sampler.choice_rank()) for _ in range(400)) > 40
+    without = Sampler(random.Random(1), frozenset(QUANTITIES) - {_CACHED})
+    assert not any(_CACHED in repr(without.program()) for _ in range(400))
 
 
 def test_parents_are_candidates_of_the_run_and_predictions_positive() -> None:

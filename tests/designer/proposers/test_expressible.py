@@ -4,7 +4,8 @@ import itertools
 import random
 
 from designer.proposers.behaviour import Situation, requests, signature, situations
-from designer.proposers.founders import FOUNDERS
+from designer.proposers.founders import founders
+from designer.proposers.vocabulary import QUANTITIES
 from policies.contract import Candidate, Request
 from policies.joint import expert, head_room
 from tests.support.programs import EXPERT, HEAD_ROOM, load_program
@@ -68,5 +69,6 @@ def test_the_expert_is_a_program_of_the_grammar() -> None:
 
 def test_the_search_starts_from_neither() -> None:
     published = {signature(HEAD_ROOM), signature(EXPERT)}
-    assert published.isdisjoint(signature(program) for _, program in FOUNDERS)
-    assert not any(program.limits for _, program in FOUNDERS)
+    starts = [program for _, program in founders(frozenset(QUANTITIES))]
+    assert published.isdisjoint(map(signature, starts))
+    assert not any(program.limits for program in starts)

@@ -37,6 +37,14 @@ def test_without_a_choice_the_workers_take_turns_or_are_drawn() -> None:
     assert paragraphs(Program(ties="random"))[1] == "Choice: any of the workers that may take it."
 
 
+def test_a_bonus_for_what_is_cached_is_explained() -> None:
+    cached = Field("candidate.num_cached_tokens")
+    against_load = Program(choice=(Rank(Difference(Field("worker.num_inflight_tokens"), cached)),))
+    for program in (against_load, Program(choice=(Rank(cached, True), Rank(_REQUESTS)))):
+        assert "costs least where its beginning was seen" in why(program)
+    assert "cached" not in why(Program(choice=(Rank(cached), Rank(_REQUESTS))))
+
+
 def test_every_sentence_begins_and_ends_as_one() -> None:
     for n in range(60):
         program = random_program(random.Random(n))
