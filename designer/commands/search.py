@@ -6,6 +6,7 @@ import contextlib
 import json as json_module
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,8 +32,10 @@ from designer.search import (
     new_ledger,
 )
 from designer.simulator.scenario import Scenario, load_scenario
+from designer.subject import load_subject, subject_of_specs
 from designer.targets import BASELINES, REFERENCES, baselines_of, references_of
 from designer.why import SEEDS as WHY_SEEDS
+from policies.loader import PolicyLoadError
 
 _DEFAULT = Protocol()
 _INTERRUPTED = 130
@@ -133,6 +136,8 @@ def run_command(
     """
     loaded, placement = load_scenario(search.scenario), place.placement()
     settings = _settings(loaded, search, test, models)
+    _check_policies("--baseline", settings.baselines)
+    _check_policies("--reference", settings.references)
     folder = out or Path("runs") / f"{loaded.name}-{search.proposer}-{time.strftime('%Y%m%d-%H%M%S')}"
     with open_executor(placement) as executor, new_ledger(folder, loaded, settings) as ledger:
         typer.echo(f"run: {folder}", err=True)
@@ -171,6 +176,17 @@ def _settings(scenario: Scenario, search: SearchOptions, test: TestOptions, mode
         why_seeds=test.why_seeds,
         llm=models.settings(search.proposer),
     ).check()
+
+
+def _check_policies(option: str, specs: Sequence[str]) -> None:
+    """Before there is a ledger: a run begun with a policy that is not there can neither go on nor be begun again."""
+    for spec in specs:
+        try:
+            subject = subject_of_specs(spec)
+            if subject.trusted:
+                load_subject(subject, seed=0)
+        except PolicyLoadError as error:
+            raise SearchError(f"{option}: {error}") from None
 
 
 def _go(ledger: Ledger, executor: Executor, json: bool) -> None:

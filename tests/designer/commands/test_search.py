@@ -59,6 +59,23 @@ def test_resuming_a_finished_run_prints_its_outcome(outcome: RunOutcome) -> None
 
 
 @pytest.mark.parametrize(
+    ("option", "spec", "message"),
+    [
+        ("--baseline", "nobody", "--baseline: nobody: no such policy"),
+        ("--reference", "nobody", "--reference: nobody: no such policy"),
+        ("--reference", "head_room:agein=1", "no parameter 'agein'"),
+    ],
+)
+def test_a_policy_that_does_not_exist_is_refused_before_there_is_a_run(
+    option: str, spec: str, message: str, scenario: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["run", "--scenario", scenario, "--out", str(out), option, spec])
+    assert message in str(done.exception)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--out", "OUT", "--scenario", "nowhere"], "no scenario named 'nowhere'"),
