@@ -32,7 +32,7 @@ def query_command(
     db = open_readonly(path)
     try:
         if not sql:
-            typer.echo(_schema(db))
+            typer.echo(_schema(db, path))
             return
         table = run_query(db, sql, max_rows=max_rows, hidden=HIDDEN)
     finally:
@@ -40,12 +40,15 @@ def query_command(
     typer.echo(_as_json(table) if json else table.text())
 
 
-def _schema(db: sqlite3.Connection) -> str:
+def _schema(db: sqlite3.Connection, path: Path) -> str:
     """A line a table."""
-    rows = db.execute(
-        "SELECT m.name, group_concat(c.name, ', ') FROM sqlite_master m, pragma_table_info(m.name) c"
-        " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' GROUP BY m.rowid ORDER BY m.rowid"
-    )
+    try:
+        rows = db.execute(
+            "SELECT m.name, group_concat(c.name, ', ') FROM sqlite_master m, pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' GROUP BY m.rowid ORDER BY m.rowid"
+        ).fetchall()
+    except sqlite3.Error as error:
+        raise QueryError(f"{path}: not a ledger: {error}") from None
     return "\n".join(f"{name}: {columns}" for name, columns in rows)
 
 

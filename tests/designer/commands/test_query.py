@@ -69,3 +69,15 @@ def test_bad_input_is_one_line_and_status_2(
     assert error.value.code == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_a_file_of_something_else_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ledger.sqlite").write_text("no database")
+    monkeypatch.setattr("sys.argv", ["designer", "query", str(tmp_path)])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "not a ledger" in line
