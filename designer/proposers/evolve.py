@@ -24,7 +24,7 @@ from designer.proposers.grammar import Program, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.proposers.sampling import Sampler
 from designer.proposers.simplify import simplified
-from designer.proposers.tuning import ROUTING
+from designer.proposers.tuning import ROUTING, Archive, Known
 from designer.proposers.variation import cross, mutate
 from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
@@ -52,6 +52,8 @@ class _Parent:
     """Log-ratio to the reference."""
     candidate_hash: str
     """Empty for a founder that was never proposed, as it behaves like the reference."""
+    shape: Hashable
+    size: int
 
 
 class EvolveProposer:
@@ -62,17 +64,20 @@ class EvolveProposer:
     def __init__(self, seed: int, offered: Set[str] = frozenset(QUANTITIES)) -> None:
         self._seed = seed
         self._offered = offered
+        self._archive = Archive(ROUTING, from_json)
         self._signatures: dict[str, str] = {}
-        """By candidate hash; a cache, a function of the program alone."""
+        """By candidate hash, or founder's name; a cache, a function of the program alone, as ``_sizes``."""
+        self._sizes: dict[str, int] = {}
 
     def propose(self, history: History) -> Proposal:
         sampler = Sampler(random.Random(f"evolve/{self._seed}/{len(history.outcomes)}"), self._offered)
         seen = self._seen(history)
         for name, program in founders(self._offered):
-            if signature(program) not in seen:
+            if self._of_founder(name, program) not in seen:
                 return _proposal(program, f"starts from {name}", (), 1.0)
-        parents = self._parents(history)
-        step = self._tune(parents, history, sampler)
+        known = self._archive.known(history)
+        parents = self._parents(known)
+        step = self._tune(parents, known, history, sampler)
         if step is not None:
             return step
         for _ in range(_TRIES):
@@ -81,21 +86,19 @@ class EvolveProposer:
                 return _with_program(proposal, simplified(program))
         return _proposal(simplified(sampler.program()), _AFRESH, (), None)
 
-    def _tune(self, parents: Sequence[_Parent], history: History, sampler: Sampler) -> Proposal | None:
+    def _tune(
+        self, parents: Sequence[_Parent], known: Sequence[Known[Program]], history: History, sampler: Sampler
+    ) -> Proposal | None:
         """Often, once something good is found: a step on a line through one of the best structures."""
         rng = sampler.rng
         good = [parent for parent in parents[:_TUNED] if parent.effect < _SUBSTANTIAL]
         if not good or rng.random() >= _TUNING:
             return None
-        known = [
-            (from_json(o.proposal.program), history.effect(o) if o.status == "scored" else None)
-            for o in history.outcomes
-            if o.proposal.program is not None and o.status != "failed"
-        ]
         for parent in sorted(good, key=lambda parent: (rng.random() < 0.4, parent.effect)):
             together = ROUTING.shaken(parent.program, rng) if rng.random() < 0.2 else None
-            program = together or ROUTING.tuned(parent.program, known, rng)
-            if program is not None and all(program != other for other, _ in known):
+            relatives = [one for one in known if one.shape == parent.shape]
+            program = together or ROUTING.tuned(parent.program, relatives, rng)
+            if program is not None and all(program != one.program for one in known):
                 change = "moves all constants a little" if together else "tunes a constant"
                 proposal = _proposal(program, change, (parent,), predicted_effect(history, change, parent.effect))
                 return _with_program(proposal, program)
@@ -103,10 +106,15 @@ class EvolveProposer:
 
     def _seen(self, history: History) -> set[str]:
         """Behaviours that need no simulation: of everything proposed, and of the reference."""
-        known = {signature(FOUNDERS[0][1])}
+        known = {self._of_founder(*FOUNDERS[0])}
         for outcome in history.outcomes:
             known.add(self._signature(outcome))
         return known
+
+    def _of_founder(self, name: str, program: Program) -> str:
+        if name not in self._signatures:
+            self._signatures[name] = signature(program)
+        return self._signatures[name]
 
     def _signature(self, outcome: Outcome) -> str:
         key = outcome.proposal.candidate_hash
@@ -115,19 +123,26 @@ class EvolveProposer:
             self._signatures[key] = key if program is None else signature(from_json(program))
         return self._signatures[key]
 
-    def _parents(self, history: History) -> list[_Parent]:
+    def _parents(self, known: Sequence[Known[Program]]) -> list[_Parent]:
         """The best program of every structure, parsimony taken into account, best first."""
-        found = [_Parent(FOUNDERS[1][1], 0.0, "")]
-        for outcome in history.outcomes:
-            if outcome.status == "scored" and outcome.proposal.program is not None:
-                effect = history.effect(outcome)
-                found.append(_Parent(from_json(outcome.proposal.program), effect, outcome.proposal.candidate_hash))
-        found.sort(key=lambda parent: parent.effect + _PARSIMONY * size(parent.program))
+        founder = FOUNDERS[1][1]
+        found = [_Parent(founder, 0.0, "", ROUTING.skeleton(founder), size(founder))]
+        found += [
+            _Parent(one.program, one.effect, one.candidate_hash, one.shape, self._size(one))
+            for one in known
+            if one.effect is not None
+        ]
+        found.sort(key=lambda parent: parent.effect + _PARSIMONY * parent.size)
         best: dict[Hashable, _Parent] = {}
         for parent in found:
-            best.setdefault(ROUTING.skeleton(parent.program), parent)
+            best.setdefault(parent.shape, parent)
         alike = {round(parent.effect, 9): parent for parent in reversed(best.values())}
         return [parent for parent in best.values() if alike[round(parent.effect, 9)] is parent]
+
+    def _size(self, one: Known[Program]) -> int:
+        if one.candidate_hash not in self._sizes:
+            self._sizes[one.candidate_hash] = size(one.program)
+        return self._sizes[one.candidate_hash]
 
     def _vary(self, parents: Sequence[_Parent], history: History, sampler: Sampler) -> tuple[Proposal, Program]:
         rng = sampler.rng
@@ -165,7 +180,8 @@ def _tournament(parents: Sequence[_Parent], rng: random.Random) -> _Parent:
 
 def predicted_effect(history: History, change: str, parent_effect: float) -> float:
     """What the same kind of change did so far, on average and shrunk towards nothing, after the parent's effect."""
-    effects = {o.proposal.candidate_hash: history.effect(o) for o in history.outcomes if o.status == "scored"}
+    known = zip(history.outcomes, history.effects(), strict=True)
+    effects = {o.proposal.candidate_hash: effect for o, effect in known if effect is not None}
     gains = [
         effects[o.proposal.candidate_hash] - effects.get(o.proposal.parents[0], 0.0)
         if o.proposal.parents

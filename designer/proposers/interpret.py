@@ -19,7 +19,7 @@ from designer.proposers.grammar import (
     Times,
     reads_capacity,
 )
-from designer.proposers.vocabulary import QUANTITIES, Number
+from designer.proposers.vocabulary import QUANTITIES, Number, Quantity
 from policies.contract import Candidate, Pool, Request, Rng, Worker
 
 _NOBODY = Candidate(Worker("nobody"))
@@ -54,18 +54,12 @@ def evaluate(expr: Expr, request: Request, candidate: Candidate, pool: Pool) -> 
             return a / max(b, 1)
 
 
-def admissible(program: Program, request: Request, candidate: Candidate, pool: Pool) -> bool:
-    """Whether every limit lets this candidate take the request."""
-    if candidate.worker.num_inflight_requests == 0:
-        return True
-    return all(_within(limit, request, candidate, pool) for limit in program.limits)
-
-
 class Router:
     """The routing of a program with what it remembers: whose turn it is among equals."""
 
     def __init__(self, program: Program, rng: Rng) -> None:
         self._program = program
+        self._limits = [(limit, _may_be_unknown(limit)) for limit in program.limits]
         self._rng = rng
         self._turn = 0
 
@@ -73,7 +67,7 @@ class Router:
         """The candidate the program picks, or None to hold."""
         start = self._turn % len(candidates) if self._program.ties == "turn" else 0
         in_turn = [*candidates[start:], *candidates[:start]]
-        able = [c for c in in_turn if admissible(self._program, request, c, pool)]
+        able = [c for c in in_turn if self._may_take(request, c, pool)]
         if not able:
             return None
         self._turn = start + 1
@@ -81,6 +75,12 @@ class Router:
         best = min(scores)
         tied = [c for c, score in zip(able, scores, strict=True) if score == best]
         return self._rng.choice(tied) if self._program.ties == "random" else tied[0]
+
+    def _may_take(self, request: Request, candidate: Candidate, pool: Pool) -> bool:
+        """Whether every limit lets this candidate take the request."""
+        if candidate.worker.num_inflight_requests == 0:
+            return True
+        return all(_within(limit, unknown, request, candidate, pool) for limit, unknown in self._limits)
 
 
 def order_key(program: Program, request: Request) -> tuple[Number, ...]:
@@ -98,9 +98,13 @@ def _operands(expr: Difference | Times | Larger | Smaller | Share) -> tuple[Expr
             return expr.left, expr.right
 
 
-def _within(limit: Limit, request: Request, candidate: Candidate, pool: Pool) -> bool:
-    unknown = (*reads_capacity(limit.demand), *reads_capacity(limit.budget))
-    if any(QUANTITIES[name].read(request, candidate, pool) == 0 for name in unknown):
+def _may_be_unknown(limit: Limit) -> Sequence[Quantity]:
+    """With any of these at 0 the limit does not bind."""
+    return [QUANTITIES[name] for name in (*reads_capacity(limit.demand), *reads_capacity(limit.budget))]
+
+
+def _within(limit: Limit, unknown: Sequence[Quantity], request: Request, candidate: Candidate, pool: Pool) -> bool:
+    if any(quantity.read(request, candidate, pool) == 0 for quantity in unknown):
         return True
     return evaluate(limit.demand, request, candidate, pool) <= evaluate(limit.budget, request, candidate, pool)
 

@@ -12,7 +12,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 from designer.proposers.evolve import predicted_effect
@@ -31,6 +30,7 @@ from designer.proposers.parts import (
 )
 from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import Sampler
+from designer.proposers.tuning import Archive, Known
 from designer.proposers.vocabulary import QUANTITIES
 
 _FRESH_FIRST = 6
@@ -59,14 +59,7 @@ _DRAWS = 3
 _AFRESH = "starts afresh"
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A candidate of the run."""
-
-    program: Joint
-    effect: float | None
-    """None: not scored yet."""
-    candidate_hash: str
+_Known = Known[Joint]
 
 
 class JointProposer:
@@ -79,6 +72,7 @@ class JointProposer:
         self._parts = tuple(parts)
         self._seed = seed
         self._offered = offered
+        self._archive = Archive(JOINT, from_json)
         self._behaviours: dict[str, Hashable] = {}
         """By candidate hash; a cache, a function of the program alone."""
 
@@ -86,15 +80,7 @@ class JointProposer:
         number = len(history.outcomes)
         rng = random.Random(f"joint/{self.name}/{'+'.join(self._parts)}/{self._seed}/{number}")
         sampler = Sampler(rng, self._offered)
-        known = [
-            _Known(
-                from_json(o.proposal.program),
-                history.effect(o) if o.status == "scored" else None,
-                o.proposal.candidate_hash,
-            )
-            for o in history.outcomes
-            if o.proposal.program is not None and o.status != "failed"
-        ]
+        known = self._archive.known(history)
         if self.name == "random":
             return _proposal(self._sampled(sampler), "is drawn at random", history)
         if self.name == "tuned-baseline":
@@ -199,7 +185,7 @@ def _leaders(known: Sequence[_Known]) -> list[_Known]:
     scored = sorted((one for one in known if one.effect is not None), key=_effect)
     best: dict[Hashable, _Known] = {}
     for one in scored:
-        best.setdefault(JOINT.skeleton(one.program), one)
+        best.setdefault(one.shape, one)
     return list(best.values())
 
 
@@ -222,14 +208,14 @@ def _drawn(leaders: Sequence[_Known], rng: random.Random) -> _Known:
 
 def _step(known: Sequence[_Known], leaders: Sequence[_Known], history: History, rng: random.Random) -> Proposal | None:
     """A step of a line search on a structure that is good, or may be: few values of its constants were tried."""
-    pairs = [(one.program, one.effect) for one in known]
-    tried = Counter(JOINT.skeleton(one.program) for one in known)
-    hopes = {one.candidate_hash: _effect(one) - _HOPE / tried[JOINT.skeleton(one.program)] for one in leaders}
+    tried = Counter(one.shape for one in known)
+    hopes = {one.candidate_hash: _effect(one) - _HOPE / tried[one.shape] for one in leaders}
     promising = sorted(leaders, key=lambda one: hopes[one.candidate_hash])[:_TUNED]
     for leader in sorted(promising, key=lambda one: (rng.random() < 0.3, hopes[one.candidate_hash])):
         together = JOINT.shaken(leader.program, rng) if rng.random() < 0.1 else None
-        step = together or JOINT.tuned(leader.program, pairs, rng)
-        if step is not None and all(step != program for program, _ in pairs):
+        relatives = [one for one in known if one.shape == leader.shape]
+        step = together or JOINT.tuned(leader.program, relatives, rng)
+        if step is not None and all(step != one.program for one in known):
             change = "moves all constants a little" if together else "tunes a constant"
             return _proposal(step, change, history, (leader,))
     return None
@@ -237,18 +223,17 @@ def _step(known: Sequence[_Known], leaders: Sequence[_Known], history: History, 
 
 def _bracketing(known: Sequence[_Known], starts: Sequence[Joint], history: History) -> Proposal | None:
     """For each rule of the start in turn, the next value of what decides most, until its best lies between others."""
-    pairs = [(one.program, one.effect) for one in known]
     best_of_all = min((one.effect for one in known if one.effect is not None), default=0.0)
     for founder in starts:
         shape = JOINT.skeleton(founder)
-        alike = [one for one in known if JOINT.skeleton(one.program) == shape]
+        alike = [one for one in known if one.shape == shape]
         best = min(alike, key=lambda one: math.inf if one.effect is None else one.effect, default=None)
         if best is None or len(alike) >= _BRACKET:
             continue
         if len(alike) >= _DRAWS and _effect(best) > best_of_all + _HOPE:
             continue
-        step = JOINT.bracketed(best.program, pairs)
-        if step is not None and all(step != program for program, _ in pairs):
+        step = JOINT.bracketed(best.program, alike)
+        if step is not None and all(step != one.program for one in known):
             return _proposal(step, "tunes a constant", history, (best,))
     return None
 

@@ -60,14 +60,22 @@ class History:
     spent: int = 0
     """Of the budget, in simulations of one policy on one seed."""
 
+    _read: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was worked out from the rest: it is asked for once for every candidate, and reads all of them."""
+
     def incumbent(self) -> Outcome | None:
         """Of the candidates scored on most seeds, the best; None before the first score."""
-        scored = [outcome for outcome in self.outcomes if outcome.status == "scored"]
-        if not scored:
-            return None
-        most = max(len(outcome.scores) for outcome in scored)
-        fullest = [outcome for outcome in scored if len(outcome.scores) == most]
-        return min(fullest, key=lambda outcome: log_ratio(outcome.scores, self.reference))
+        if "incumbent" not in self._read:
+            self._read["incumbent"] = self._best()
+        found: Outcome | None = self._read["incumbent"]
+        return found
+
+    def effects(self) -> Sequence[float | None]:
+        """The ``effect`` of every outcome, in their order; None of one without a score."""
+        if "effects" not in self._read:
+            self._read["effects"] = [self.effect(o) if o.status == "scored" else None for o in self.outcomes]
+        found: Sequence[float | None] = self._read["effects"]
+        return found
 
     def effect(self, outcome: Outcome) -> float:
         """Estimated mean log-ratio to the reference; below 0 is better.
@@ -82,6 +90,14 @@ class History:
         if not shared:
             return log_ratio(outcome.scores, self.reference)
         return log_ratio(shared, best.scores) + log_ratio(best.scores, self.reference)
+
+    def _best(self) -> Outcome | None:
+        scored = [outcome for outcome in self.outcomes if outcome.status == "scored"]
+        if not scored:
+            return None
+        most = max(len(outcome.scores) for outcome in scored)
+        fullest = [outcome for outcome in scored if len(outcome.scores) == most]
+        return min(fullest, key=lambda outcome: log_ratio(outcome.scores, self.reference))
 
 
 class NoProposalError(Exception):

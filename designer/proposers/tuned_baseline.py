@@ -26,7 +26,7 @@ from designer.proposers.grammar import (
 )
 from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import Sampler
-from designer.proposers.tuning import ROUTING
+from designer.proposers.tuning import ROUTING, Archive, Known
 from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
 
@@ -58,32 +58,31 @@ class TunedBaselineProposer:
 
     def __init__(self, seed: int, offered: Set[str] = frozenset(QUANTITIES)) -> None:
         self._seed = seed
+        self._archive = Archive(ROUTING, from_json)
         self._families = [(name, program) for name, program in FAMILIES if _names(program) <= offered]
 
     def propose(self, history: History) -> Proposal:
         n = len(history.outcomes)
         rng = random.Random(f"tuned-baseline/{self._seed}/{n}")
-        known = [
-            (from_json(o.proposal.program), history.effect(o) if o.status == "scored" else None)
-            for o in history.outcomes
-            if o.proposal.program is not None and o.status != "failed"
-        ]
+        known = self._archive.known(history)
         program = self._step(known, rng) if n >= 2 * len(self._families) else None
         if program is None:
             program = _redrawn(self._families[n % len(self._families)][1], rng, fresh=n >= len(self._families))
         family = next(name for name, other in self._families if ROUTING.skeleton(other) == ROUTING.skeleton(program))
         return Proposal(emit(program), f"Tunes {family}. {why(program)}", None, (), family, to_json(program))
 
-    def _step(self, known: Sequence[tuple[Program, float | None]], rng: random.Random) -> Program | None:
-        scored = sorted(((effect, n) for n, (_, effect) in enumerate(known) if effect is not None))
-        best: dict[Hashable, Program] = {}
-        for _, n in scored:
-            best.setdefault(ROUTING.skeleton(known[n][0]), known[n][0])
+    def _step(self, known: Sequence[Known[Program]], rng: random.Random) -> Program | None:
+        scored = sorted((one for one in known if one.effect is not None), key=lambda one: one.effect or 0.0)
+        best: dict[Hashable, Known[Program]] = {}
+        for one in scored:
+            best.setdefault(one.shape, one)
         leaders = list(best.values())[: 2 if rng.random() < 0.8 else len(best)]
         rng.shuffle(leaders)
-        return next(
-            (step for step in (ROUTING.tuned(program, known, rng) for program in leaders) if step is not None), None
+        steps = (
+            ROUTING.tuned(leader.program, [one for one in known if one.shape == leader.shape], rng)
+            for leader in leaders
         )
+        return next((step for step in steps if step is not None), None)
 
 
 def _redrawn(program: Program, rng: random.Random, *, fresh: bool) -> Program:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from designer.proposers.grammar import Const, GrammarError, Program, canonical, check, put, sites
+from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import rounded
 from designer.proposers.vocabulary import CONSTANTS, ConstantKind
 
@@ -25,6 +26,19 @@ _FINE = 0.012
 """Closer than this two values are one."""
 _TOGETHER = 0.06
 """Standard deviation, as a share of the ranges, when all constants move at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known(Generic[_P]):
+    """A program of the run."""
+
+    program: _P
+    effect: float | None
+    """Log-ratio to the reference; None while it waits for its score."""
+    shape: Hashable
+    """Its ``Space.skeleton``."""
+    constants: Mapping[Any, Const]
+    candidate_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +56,38 @@ class Space(Generic[_P]):
     """A point that is worse by more than this, in log-ratio, counts as worse by this much: beyond a broken promise the
     effect says where not to go, and nothing about the shape of the bowl before it."""
 
-    def tuned(self, best: _P, known: Sequence[tuple[_P, float | None]], rng: random.Random) -> _P | None:
+    def known(self, program: _P, effect: float | None, candidate_hash: str = "") -> Known[_P]:
+        """What line searches ask of a program, read off it once."""
+        return Known(program, effect, self.skeleton(program), self.constants(program), candidate_hash)
+
+    def tuned(self, best: _P, relatives: Sequence[Known[_P]], rng: random.Random) -> _P | None:
         """The next point of a line search from ``best``; None when every constant of it is settled.
 
         Args:
-            known: programs with their effects; None while one waits for its score.
+            relatives: the programs of its structure, itself among them.
         """
-        shape = self.skeleton(best)
-        relatives = [(program, effect) for program, effect in known if self.skeleton(program) == shape]
-        keys = list(self.constants(best))
+        constants = self.constants(best)
+        keys = list(constants)
         rng.shuffle(keys)
-        keys.sort(key=lambda key: self.constants(best)[key].kind not in self.first)
+        keys.sort(key=lambda key: constants[key].kind not in self.first)
         for key in keys:
-            position = _next_position(self._line(best, key, relatives), self._position(best, key), rng, self.cliff)
+            line = self._line(best, constants, key, relatives)
+            position = _next_position(line, self._position(constants[key]), rng, self.cliff)
             if position is not None:
                 moved = self._moved(best, {key: position})
-                if moved is not None and all(moved != program for program, _ in relatives):
+                if moved is not None and all(moved != relative.program for relative in relatives):
                     return moved
         return None
 
-    def bracketed(self, best: _P, known: Sequence[tuple[_P, float | None]]) -> _P | None:
+    def bracketed(self, best: _P, relatives: Sequence[Known[_P]]) -> _P | None:
         """A step upwards, or if that is known to be worse downwards, of a constant that comes first.
 
         None once each of them has a worse neighbour on either side, or a score must be waited for.
         """
-        shape = self.skeleton(best)
-        relatives = [(program, effect) for program, effect in known if self.skeleton(program) == shape]
-        for key, constant in self.constants(best).items():
+        constants = self.constants(best)
+        for key, constant in constants.items():
             if constant.kind in self.first:
-                position = _open_side(self._line(best, key, relatives), self._position(best, key))
+                position = _open_side(self._line(best, constants, key, relatives), self._position(constant))
                 if position is not None:
                     return self._moved(best, {key: position})
         return None
@@ -80,7 +97,8 @@ class Space(Generic[_P]):
         keys = list(self.constants(best))
         if len(keys) < 2:
             return None
-        return self._moved(best, {key: self._position(best, key) + rng.gauss(0.0, _TOGETHER) for key in keys})
+        constants = self.constants(best)
+        return self._moved(best, {key: self._position(constants[key]) + rng.gauss(0.0, _TOGETHER) for key in keys})
 
     def skeleton(self, program: _P) -> Hashable:
         """Equal for programs that differ in their constants alone."""
@@ -91,18 +109,53 @@ class Space(Generic[_P]):
         """The constant at this place of its range, 0 to 1."""
         return rounded(self.kinds[kind], self.kinds[kind].value_at(position))
 
-    def _line(self, best: _P, key: Any, relatives: Sequence[tuple[_P, float | None]]) -> dict[float, float | None]:
+    def _line(
+        self, best: _P, constants: Mapping[Any, Const], key: Any, relatives: Sequence[Known[_P]]
+    ) -> dict[float, float | None]:
         """Effect by position of the constant at ``key``, of those that agree with ``best`` in all others."""
-        here = {key: self.constants(best)[key]}
-        return {self._position(p, key): effect for p, effect in relatives if self.replaced(p, here) == best}
+        here, others = {key: constants[key]}, _others(constants, key)
+        return {
+            self._position(one.constants[key]): one.effect
+            for one in relatives
+            if _others(one.constants, key) == others and self.replaced(one.program, here) == best
+        }
 
-    def _position(self, program: _P, key: Any) -> float:
-        constant = self.constants(program)[key]
+    def _position(self, constant: Const) -> float:
         return self.kinds[constant.kind].position_of(constant.value)
 
     def _moved(self, program: _P, positions: Mapping[Any, float]) -> _P | None:
         kinds = {key: self.kinds[self.constants(program)[key].kind] for key in positions}
         return self.replaced(program, {k: rounded(kinds[k], kinds[k].value_at(x)) for k, x in positions.items()})
+
+
+class Archive(Generic[_P]):
+    """The programs of a run's candidates. What is read off a program is kept, by candidate hash: a search asks about
+    all of them for each new one."""
+
+    def __init__(self, space: Space[_P], read: Callable[[Mapping[str, Any]], _P]) -> None:
+        self._space = space
+        self._read = read
+        self._of: dict[str, Known[_P]] = {}
+
+    def known(self, history: History) -> list[Known[_P]]:
+        """Those with a program that did not fail, in the order they were proposed."""
+        return [
+            replace(self.of(outcome.proposal), effect=effect)
+            for outcome, effect in zip(history.outcomes, history.effects(), strict=True)
+            if outcome.proposal.program is not None and outcome.status != "failed"
+        ]
+
+    def of(self, proposal: Proposal) -> Known[_P]:
+        """Of one that has a program; without its effect."""
+        digest = proposal.candidate_hash
+        if digest not in self._of:
+            self._of[digest] = self._space.known(self._read(proposal.program or {}), None, digest)
+        return self._of[digest]
+
+
+def _others(constants: Mapping[Any, Const], key: Any) -> list[tuple[str, float]]:
+    """All but one, in an order of their own: programs on one line agree in these, wherever they stand."""
+    return sorted((constant.kind, constant.value) for at, constant in constants.items() if at != key)
 
 
 def _constants(program: Program) -> Mapping[Any, Const]:
