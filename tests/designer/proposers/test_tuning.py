@@ -133,7 +133,7 @@ def test_a_program_is_read_once_however_often_it_is_asked_about() -> None:
     outcomes: list[Outcome] = []
     archive = Archive(ROUTING, reading)
     for n in range(12):
-        one = Proposal(f"module {n}", "", None, program=to_json(program(0.5 + n / 100)))
+        one = Proposal(f"module {n}", "", None, program=to_json(program(round(0.7 + n / 100, 2))))
         outcomes.append(Outcome(one, "scored", {1: 0.9 - n / 100}))
         known = archive.known(History({1: 1.0}, tuple(outcomes)))
         assert [round(math.exp(k.effect or 0.0), 9) for k in known] == [round(0.9 - i / 100, 9) for i in range(n + 1)]
