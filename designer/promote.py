@@ -12,6 +12,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +123,34 @@ def _objections(ledger: Ledger, state: SealedState) -> Iterator[str]:
         yield harm
     if (batch := batch_of(ledger)) is not None and batch["objection"]:
         yield str(batch["objection"])
+
+
+@contextmanager
+def undone_unless_finished(target: Path) -> Iterator[None]:
+    """Around a promotion or a rollback: when the block raises, all that it wrote beside ``target`` is as it was."""
+    archive = target.parent / ARCHIVE_FOLDER
+    kept = {path: path.read_bytes() for path in (target, target.parent / ACTIVE_FILE) if path.is_file()}
+    archived = set(archive.iterdir()) if archive.is_dir() else set[Path]()
+    made = [folder for folder in (archive, target.parent) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        _put_back(target, kept, archived)
+        for folder in made:
+            with suppress(OSError):  # it was never made
+                folder.rmdir()
+        raise
+
+
+def _put_back(target: Path, kept: Mapping[Path, bytes], archived: set[Path]) -> None:
+    archive = target.parent / ARCHIVE_FOLDER
+    for path in (target, target.parent / ACTIVE_FILE):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != kept[path]:
+            _replace(path, kept[path].decode())
+    for path in set(archive.iterdir()) - archived if archive.is_dir() else ():
+        path.unlink()
 
 
 def rollback(target: Path) -> Version:

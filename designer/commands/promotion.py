@@ -11,7 +11,7 @@ import typer
 
 from designer.findings import read_findings
 from designer.ledger import Ledger
-from designer.promote import PromotionError, Version, promote, rollback
+from designer.promote import PromotionError, Version, promote, rollback, undone_unless_finished
 from designer.report import to_json, to_text, write_html
 from designer.swap_in import rehearse
 from gateway.admin.client import AdminClient
@@ -22,6 +22,7 @@ GatewayOption = Annotated[str | None, typer.Option(help="Admin address of a gate
 PoolOption = Annotated[str | None, typer.Option(help="Its pool; needed when it has several.")]
 TokenOption = Annotated[str | None, typer.Option(envvar="RANVIER_ADMIN_TOKEN", help="Its admin token.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_GATEWAY = "--gateway"
 
 
 def report_command(
@@ -60,8 +61,10 @@ def promote_command(
         target = (to or ledger.path.parent / "promoted" / "designed.py").resolve()
         if gateway is not None and any(sign in str(target) for sign in ":@+"):
             raise PromotionError(f"{target}: a policy's path cannot hold ':', '@' or '+'; choose another --to")
-        version = promote(ledger, target, force=force)
-    _load(gateway, pool, token, target, version)
+        into = _GatewayPool.reached(gateway, pool, token)
+        with undone_unless_finished(target):
+            version = promote(ledger, target, force=force)
+            into.load(target, version)
     _tell(target, version, gateway, json)
 
 
@@ -94,15 +97,17 @@ def rollback_command(
         _roll_gateway_back(gateway, pool, token, json)
         return
     path = (target / "promoted" / "designed.py" if target.is_dir() else target).resolve()
-    version = rollback(path)
-    _load(gateway, pool, token, path, version)
+    into = _GatewayPool.reached(gateway, pool, token)
+    with undone_unless_finished(path):
+        version = rollback(path)
+        into.load(path, version)
     _tell(path, version, gateway, json)
 
 
 def _roll_gateway_back(gateway: str | None, pool: str | None, token: str | None, json: bool) -> None:
     if gateway is None:
         raise PromotionError("name a promoted file or the folder of a run, or a gateway with --gateway")
-    client = AdminClient(gateway, token)
+    client = AdminClient(gateway, token, option=_GATEWAY)
     answer = client.post(f"/admin/policies/{client.pool(pool)}/rollback", {})
     current = answer.get("current") or {}
     typer.echo(
@@ -110,16 +115,33 @@ def _roll_gateway_back(gateway: str | None, pool: str | None, token: str | None,
     )
 
 
-def _load(gateway: str | None, pool: str | None, token: str | None, path: Path, version: Version) -> None:
-    """Have the gateway swap the file in, and make sure that it is what runs there."""
-    if gateway is None:
-        return
-    client = AdminClient(gateway, token)
-    body = {"specs": [str(path)], "sha256": {str(path): version.file_sha256}}
-    answer = client.post(f"/admin/policies/{client.pool(pool)}/load", body)
-    running = {slot["hash"] for slot in (answer.get("current") or {}).get("slots", {}).values()}
-    if running != {version.policy_hash}:
-        raise GatewayError(f"{gateway}: runs {sorted(running)}, not the promoted {version.policy_hash}")
+class _GatewayPool:
+    """Where a promoted file is swapped in: a pool that was there before anything was written, or nowhere."""
+
+    def __init__(self, client: AdminClient | None, gateway: str, pool: str) -> None:
+        self._client, self._gateway, self._pool = client, gateway, pool
+
+    @classmethod
+    def reached(cls, gateway: str | None, pool: str | None, token: str | None) -> _GatewayPool:
+        """GatewayError when it does not answer, or when which pool is not said."""
+        if gateway is None:
+            return cls(None, "", "")
+        client = AdminClient(gateway, token, option=_GATEWAY)
+        return cls(client, gateway, client.pool(pool))
+
+    def load(self, path: Path, version: Version) -> None:
+        """Have the gateway swap the file in, and make sure that it is what runs there."""
+        if self._client is None:
+            return
+        body = {"specs": [str(path)], "sha256": {str(path): version.file_sha256}}
+        try:
+            answer = self._client.post(f"/admin/policies/{self._pool}/load", body)
+        except GatewayError as error:
+            raise GatewayError(f"{error}; {path} is as it was") from None
+        running = {slot["hash"] for slot in (answer.get("current") or {}).get("slots", {}).values()}
+        if running != {version.policy_hash}:
+            told = f"{self._gateway}: runs {sorted(running)}, not the promoted {version.policy_hash}"
+            raise GatewayError(f"{told}; {path} is as it was")
 
 
 def _tell(path: Path, version: Version, gateway: str | None, json: bool) -> None:

@@ -13,8 +13,10 @@ _SECONDS = 90.0
 
 
 class AdminClient:
-    def __init__(self, address: str, token: str | None) -> None:
+    def __init__(self, address: str, token: str | None, *, option: str = "--admin") -> None:
+        """``option``: what the user gave ``address`` with; an error names it."""
         self._address = address.rstrip("/")
+        self._option = option
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str) -> Any:
@@ -41,7 +43,8 @@ class AdminClient:
             value = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise AdminUnreachableError(
-                f"no gateway answers at {self._address} ({one_line(str(error), 120)}); is it running, is --admin right?"
+                f"no gateway answers at {self._address} ({one_line(str(error), 120)}); "
+                f"is it running, is {self._option} right?"
             ) from None
         if answer.is_error:
             raise GatewayError(value["error"]["message"] if isinstance(value.get("error"), dict) else answer.text)

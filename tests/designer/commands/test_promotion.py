@@ -119,6 +119,46 @@ def test_a_gateway_that_runs_something_else_is_an_error(
     assert "not the promoted" in capsys.readouterr().err
 
 
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_gateway_that_is_not_there_leaves_nothing_written(outcome: RunOutcome, tmp_path: Path) -> None:
+    target = tmp_path / "policies" / "designed.py"
+    nowhere = ["--to", str(target), "--gateway", "http://127.0.0.1:1"]
+    failed = CliRunner().invoke(app, ["promote", str(outcome.folder), *nowhere])
+    assert isinstance(failed.exception, GatewayError)
+    assert "is --gateway right?" in str(failed.exception)
+    assert not target.parent.exists()
+
+
+def test_a_promotion_that_the_gateway_does_not_run_is_no_version(
+    outcome: RunOutcome, admin: Admin, tmp_path: Path
+) -> None:
+    target = tmp_path / "policies" / "designed.py"
+    promote = ["promote", str(outcome.folder), "--to", str(target)]
+    admin.lie = True
+    failed = CliRunner().invoke(app, [*promote, "--gateway", admin.url])
+    assert f"{target} is as it was" in str(failed.exception)
+    assert not target.parent.exists()
+
+    assert CliRunner().invoke(app, promote).exit_code == 0
+    before = everything_in(target.parent)
+    assert CliRunner().invoke(app, [*promote, "--gateway", admin.url]).exit_code != 0
+    assert everything_in(target.parent) == before
+    assert "no promoted version before" in str(CliRunner().invoke(app, ["rollback", str(target)]).exception)
+
+
+def test_a_rollback_that_the_gateway_does_not_run_is_undone(outcome: RunOutcome, admin: Admin, tmp_path: Path) -> None:
+    target = tmp_path / "policies" / "designed.py"
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["promote", str(outcome.folder), "--to", str(target)]).exit_code == 0
+    before = everything_in(target.parent)
+    admin.lie = True
+    assert CliRunner().invoke(app, ["rollback", str(target), "--gateway", admin.url]).exit_code != 0
+    assert everything_in(target.parent) == before
+
+
 def test_report_writes_a_page_and_says_where(outcome: RunOutcome, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["report", str(outcome.folder), "--html", str(page)])
