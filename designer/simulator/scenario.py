@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from designer.simulator.counterfactual import Counterfactual
+from designer.simulator.table_errors import first_problem
 from designer.simulator.workload_tables import (
     Arrivals,
     Count,
@@ -325,7 +326,7 @@ def parse_scenario(table: dict[str, Any], origin: Path) -> Scenario:
     try:
         scenario = Scenario.model_validate(table)
     except ValidationError as error:
-        raise ScenarioError(f"{origin}: {_first_problem(error)}") from None
+        raise ScenarioError(f"{origin}: {first_problem(error, Scenario)}") from None
     return _with_absolute_paths(scenario, origin.parent)
 
 
@@ -362,19 +363,3 @@ def _find(name: str) -> Path:
             f"no scenario named {name!r}: one of {', '.join(scenario_names())}, or a path of a .toml file"
         )
     return Path(str(resources.files("designer").joinpath("scenarios", name + _SUFFIX)))
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    text = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"], first["msg"])
-    problem = f"{_dotted(first['loc'])}: {text.removeprefix('Value error, ')}"
-    more = error.error_count() - 1
-    return f"{problem} (and {more} more)" if more else problem
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """``workload.arrivals.rate``, ``workers[1].count``; the tag that chose between kinds is no key."""
-    if location[:1] == ("workload",) and location[1:2] in (("synthetic",), ("trace",)):
-        location = location[:1] + location[2:]
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "scenario"
