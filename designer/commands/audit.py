@@ -16,6 +16,7 @@ from designer.audit import Audit, audit_scenario
 from designer.audit_page import Report
 from designer.audit_world import check_world
 from designer.cheats import Cheat
+from designer.commands.limits import MOST_JOBS
 from designer.hostile import HOSTILE
 from designer.layers import Catch
 from designer.simulator.scenario import load_scenario
@@ -28,7 +29,7 @@ def audit_command(
     only: Annotated[list[str] | None, typer.Option(help="Plant only the cheats whose name holds this.")] = None,
     deadline: Annotated[float, typer.Option(min=1.0, help="Seconds of wall clock for one simulation.")] = 10.0,
     cpu: Annotated[float, typer.Option(min=1.0, help="Seconds of processor time: what loops is stopped then.")] = 2.0,
-    jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Simulations at a time.")] = 2,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/audit.md.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

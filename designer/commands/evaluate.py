@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from designer.commands.limits import LAST_SEED, MOST_JOBS, MOST_SEEDS
 from designer.commands.progress import progress
 from designer.evaluate import BASELINES, COMPARATOR, EvaluationError, Scorecard, evaluate
 from designer.scorecard import to_json, to_markdown
@@ -20,12 +21,14 @@ def evaluate_command(
         typer.Argument(metavar="POLICY...", help="Names or files: head_room@routing+fcfs, ./mine.py:alpha=0.5"),
     ] = None,
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds; every policy runs on the same ones.")] = 8,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MOST_SEEDS, help="How many seeds; every policy runs on the same ones.")
+    ] = 8,
+    first_seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The first of them.")] = 1,
     baselines: Annotated[bool, typer.Option(help=f"Also run {', '.join(BASELINES)}.")] = True,
     comparator: Annotated[str, typer.Option(help="The policy that ratios are to.")] = COMPARATOR,
     reference: Annotated[bool, typer.Option(help="Also the clairvoyant reference and the lower bound.")] = True,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every seed.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Also write a page (.html), or the table as Markdown (any other name).")

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from designer.commands.limits import LAST_SEED
 from designer.fidelity import METRICS, POLICIES, Comparison, Fidelity, compare
 from designer.grid import Regime, apply
 from designer.simulator.scenario import load_scenario
@@ -25,7 +26,7 @@ def fidelity_command(
         list[str] | None, typer.Argument(metavar="[POLICY]...", help=f"By default {', '.join(POLICIES)}.")
     ] = None,
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "demo",
-    seed: Annotated[int, typer.Option(min=0, help="Of the requests.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the requests.")] = 1,
     speed: Annotated[float, typer.Option(min=0.01, help="Scenario seconds in a second.")] = 1.0,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Only requests that arrive before, seconds of the scenario.")

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from designer.commands.limits import LAST_SEED, MOST_JOBS, MOST_SEEDS
 from designer.commands.progress import progress
 from designer.evaluate import COMPARATOR, EvaluationError
 from designer.grid import AS_IT_IS, POISSON, Grid, Regime, regimes, run_grid, to_json, to_markdown
@@ -28,8 +29,8 @@ class GridOptions:
     burstiness: Annotated[
         str | None, typer.Option(help="poisson, or the sigma of log-normal gaps: poisson,1,2. The scenario's own.")
     ] = None
-    seeds: Annotated[int, typer.Option(min=1, help="In each cell.")] = 4
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="In each cell.")] = 4
+    first_seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The first of them.")] = 1
     duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds of arrivals; the scenario's own.")] = None
 
     def cells(self) -> tuple[Regime, ...]:
@@ -45,7 +46,7 @@ def grid_command(
     specs: Annotated[list[str], typer.Argument(metavar="POLICY...", help="Names or files, as for evaluate.")],
     grid: GridOptions,
     comparator: Annotated[list[str] | None, typer.Option(help="Ratios are to it; may be given again.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every cell and seed.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write heat maps to this HTML file.")] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from designer.by_hand import HandOutcome, propose_by_hand
+from designer.commands.limits import MOST_JOBS
 
 
 def propose_command(
@@ -18,7 +19,7 @@ def propose_command(
     predict: Annotated[
         float | None, typer.Option(help="The metric expected, as a ratio to the reference's: 0.9 is a tenth lower.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Simulations at a time.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Measure a policy on the train seeds of a run and keep it in the ledger, with what was expected of it.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from designer.commands.limits import MOST_SEEDS
 from designer.fidelity import Comparison
 from designer.ledger import Ledger
 from designer.replay import Conditions, replay
@@ -16,9 +17,11 @@ from designer.replay import Conditions, replay
 
 def replay_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run that has a winner.")],
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs to add; one pair is one seed.")] = 10,
+    pairs: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="Pairs of runs to add; one pair is one seed.")] = 10,
     speed: Annotated[float, typer.Option(min=0.01, help="Scenario seconds in a second.")] = 1.0,
-    first: Annotated[float | None, typer.Option(help="Only the first so many seconds of the scenario.")] = None,
+    first: Annotated[
+        float | None, typer.Option(min=0.1, help="Only the first so many seconds of the scenario.")
+    ] = None,
     worker: Annotated[list[str] | None, typer.Option(help="Address of a real worker; else mocks are started.")] = None,
     force: Annotated[bool, typer.Option(help="Also when the sealed verdict is not 'better'.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

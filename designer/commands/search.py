@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from designer.commands import llm_options
+from designer.commands.limits import LAST_SEED, MOST_JOBS, MOST_SEEDS, MOST_SIMULATIONS
 from designer.commands.watching import Money, watching
 from designer.executor import EXECUTORS, Executor, Placement, open_executor
 from designer.findings import read_findings
@@ -39,7 +40,9 @@ from policies.loader import PolicyLoadError
 
 _DEFAULT = Protocol()
 _INTERRUPTED = 130
-JobsOption = Annotated[int | None, typer.Option(min=1, help="Simulations at a time; 2 here, all of a cluster.")]
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, max=MOST_JOBS, help="Simulations at a time; 2 here, all of a cluster.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 
@@ -50,8 +53,10 @@ class SearchOptions:
     scenario: Annotated[str, typer.Option(help="A built-in scenario or a .toml file.")] = "glia"
     proposer: Annotated[str, typer.Option(help=f"Who writes the candidates: {', '.join(PROPOSER_NAMES)}.")] = "evolve"
     target: Annotated[str, typer.Option(help=f"What is searched, by comma: {', '.join(PART_NAMES)}.")] = "routing"
-    budget: Annotated[int, typer.Option(min=1, help="Simulations (one policy, one seed) of the search.")] = 100
-    seed: Annotated[int, typer.Option(help="Of the search and its train seeds.")] = 1
+    budget: Annotated[
+        int, typer.Option(min=1, max=MOST_SIMULATIONS, help="Simulations (one policy, one seed) of the search.")
+    ] = 100
+    seed: Annotated[int, typer.Option(min=-LAST_SEED, max=LAST_SEED, help="Of the search and its train seeds.")] = 1
     control: Annotated[bool, typer.Option(help="The same budget for random samples and for tuned baselines.")] = True
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds of wall clock for one simulation.")] = 300.0
     baseline: Annotated[
@@ -66,17 +71,29 @@ class SearchOptions:
 class TestOptions:
     """How the winner is tested."""
 
-    train_seeds: Annotated[int, typer.Option(min=1, help="Seeds the search may use.")] = _DEFAULT.train_seeds
-    validation_seeds: Annotated[int, typer.Option(help="Fresh seeds for the finalists.")] = _DEFAULT.validation_seeds
-    sealed_seeds: Annotated[int, typer.Option(help="Seeds of the one sealed test.")] = _DEFAULT.sealed_seeds
-    finalists: Annotated[int, typer.Option(min=1, help="Candidates that are validated, at most.")] = _DEFAULT.finalists
+    train_seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="Seeds the search may use.")] = (
+        _DEFAULT.train_seeds
+    )
+    validation_seeds: Annotated[int, typer.Option(max=MOST_SEEDS, help="Fresh seeds for the finalists.")] = (
+        _DEFAULT.validation_seeds
+    )
+    sealed_seeds: Annotated[int, typer.Option(max=MOST_SEEDS, help="Seeds of the one sealed test.")] = (
+        _DEFAULT.sealed_seeds
+    )
+    finalists: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="Candidates that are validated, at most.")] = (
+        _DEFAULT.finalists
+    )
     margin: Annotated[float, typer.Option(help="How much lower is better, relative.")] = _DEFAULT.margin
     looks: Annotated[int, typer.Option(min=1, max=2, help="2: an undecided test is doubled once.")] = _DEFAULT.max_looks
-    ablation_seeds: Annotated[int, typer.Option(min=0, help="Seeds for the worth of each component; 0: none.")] = 16
-    regime_seeds: Annotated[int, typer.Option(min=0, help="Seeds in each regime of the certificate; 0: none.")] = 4
-    why_seeds: Annotated[int, typer.Option(min=0, help="Seeds of each intervention on why it wins; 0: none.")] = (
-        WHY_SEEDS
-    )
+    ablation_seeds: Annotated[
+        int, typer.Option(min=0, max=MOST_SEEDS, help="Seeds for the worth of each component; 0: none.")
+    ] = 16
+    regime_seeds: Annotated[
+        int, typer.Option(min=0, max=MOST_SEEDS, help="Seeds in each regime of the certificate; 0: none.")
+    ] = 4
+    why_seeds: Annotated[
+        int, typer.Option(min=0, max=MOST_SEEDS, help="Seeds of each intervention on why it wins; 0: none.")
+    ] = WHY_SEEDS
 
     def protocol(self) -> Protocol:
         return Protocol(

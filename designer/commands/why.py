@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from designer.commands.limits import MOST_JOBS, MOST_SEEDS
 from designer.executor import LocalExecutor
 from designer.going_on import going_on
 from designer.ledger import Ledger
@@ -19,8 +20,10 @@ from designer.why import SEEDS, explain, stored
 
 def why_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run that has a winner.")],
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds of each intervention, used by nothing else.")] = SEEDS,
-    jobs: Annotated[int, typer.Option(min=1, help="Simulations at a time.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=MOST_SEEDS, help="Seeds of each intervention, used by nothing else.")
+    ] = SEEDS,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Simulations at a time.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Take one thing away from both policies at a time, and see how much of the gain goes with it.

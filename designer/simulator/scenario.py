@@ -102,7 +102,7 @@ class Workers(Table):
 
     profile: Annotated[str, Field(min_length=1)]
     """Name of a worker profile, or a path of one, relative to the scenario file."""
-    count: Count = 1
+    count: Annotated[int, Field(ge=1, le=100_000)] = 1
     variant: Annotated[str, Field(min_length=1)] = "default"
     pool: str = ""
     """Where they are, of a scenario that declares pools."""

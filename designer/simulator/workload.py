@@ -21,12 +21,14 @@ from designer.simulator.scenario import (
     Prefixes,
     PromptBytes,
     Scenario,
+    ScenarioError,
     Sessions,
     SyntheticWorkload,
     Tenant,
     TraceWorkload,
 )
 from designer.simulator.trace import Trace, read_trace
+from designer.simulator.workload_tables import LONGEST_SECONDS, MOST_REQUESTS
 from gateway.mockworker.engine import PS_PER_SECOND as PS_PER_SECOND
 
 CHUNK_TOKENS = 256
@@ -220,13 +222,23 @@ def _rows(columns: RequestColumns, kept: Ints) -> RequestColumns:
 
 def _arrivals(spec: SyntheticWorkload, seed: int) -> Ints:
     if spec.num_requests is not None:
-        return _to_ps(_times(spec.arrivals, seed, spec.num_requests))
+        times = _times(spec.arrivals, seed, spec.num_requests)
+        if times[-1] > LONGEST_SECONDS:
+            raise ScenarioError(
+                f"workload: arrivals last {times[-1]:g} s, over {LONGEST_SECONDS:g}; raise arrivals.rate"
+            )
+        return _to_ps(times)
     duration = spec.duration_seconds or 0.0
     count = 1024
     while True:  # a longer draw begins with the shorter one, so doubling changes nothing
         times = _times(spec.arrivals, seed, count)
         if times[-1] > duration:
             return _to_ps(times[times <= duration])
+        if count > MOST_REQUESTS:
+            raise ScenarioError(
+                f"workload: over {MOST_REQUESTS:,} requests in duration_seconds = {duration:g}; "
+                "lower it or arrivals.rate, or give num_requests"
+            )
         count *= 2
 
 

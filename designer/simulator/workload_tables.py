@@ -10,10 +10,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_REQUESTS = 10_000_000
+"""Of one simulation."""
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Sigma = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
+"""Of the logarithm: at 5 the mean is 268,000 times the median, and no sample shows it."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+
+
+LONGEST_SECONDS = 30 * 86_400.0
+"""Of arrivals: picoseconds of three months no longer fit in 64 bits."""
 
 
 class ScenarioError(ValueError):
@@ -31,9 +39,9 @@ class Arrivals(Table):
 
     process: Literal["poisson", "lognormal", "gamma"] = "poisson"
     rate: Positive
-    sigma: Positive | None = None
+    sigma: Annotated[Sigma, Field(gt=0)] | None = None
     """Of the logarithm of a gap; needed by ``lognormal`` and by nothing else."""
-    cv: Positive | None = None
+    cv: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     """Standard deviation of a gap over its mean; needed by ``gamma`` and by nothing else."""
     day_seconds: Positive | None = None
     """Length of a day, which begins at its quietest; None: the rate is the same all the time."""
@@ -58,7 +66,7 @@ class Lengths(Table):
     """Log-normal token counts: drawn, multiplied if an outlier, rounded, then clipped to ``min`` … ``max``."""
 
     median: Positive
-    sigma: NonNegative = 0.0
+    sigma: Sigma = 0.0
     min: Count = 1
     max: Count = 1_000_000
     outlier_fraction: Fraction = 0.0
@@ -83,7 +91,7 @@ class PromptBytes(Table):
     """How many bytes of text the gateway sees for a prompt: ``tokens x per_token x lognormal(0, sigma)``."""
 
     per_token: Positive = 4.0
-    sigma: NonNegative = 0.0
+    sigma: Sigma = 0.0
     exact: bool = False
     """The gateway is told the exact token count too, as for prompts sent as token ids."""
 
@@ -107,7 +115,7 @@ class Sessions(Table):
     """How many; of a session that grows past ``max_prompt_tokens``, fewer."""
     think_seconds: Positive
     """Median of the time between an answer and the next turn ..."""
-    think_sigma: NonNegative = 0.0
+    think_sigma: Sigma = 0.0
     """... which is log-normal."""
     max_prompt_tokens: Count
     """No turn with a longer prompt is sent."""
@@ -137,8 +145,8 @@ class SyntheticWorkload(Table):
     """Requests drawn from distributions; exactly one of ``duration_seconds`` and ``num_requests``."""
 
     kind: Literal["synthetic"]
-    duration_seconds: Positive | None = None
-    num_requests: Count | None = None
+    duration_seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = None
+    num_requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | None = None
     arrivals: Arrivals
     prompt_tokens: Lengths
     output_tokens: Lengths

@@ -22,3 +22,9 @@ def test_a_run_without_a_winner_is_told_so(tmp_path: Path) -> None:
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["replay", str(tmp_path), "--pairs", "0"]).exit_code == 2
+
+
+def test_a_slice_of_less_than_nothing_is_refused_by_name(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["replay", str(tmp_path), "--first", "-3"])
+    assert done.exit_code == 2
+    assert "--first" in done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from designer.simulator.scenario import Scenario, load_scenario, parse_scenario
+from designer.simulator.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from designer.simulator.workload import RequestColumns, draw_workload, shown_chunks
 
 
@@ -186,3 +186,23 @@ def test_sessions_begin_with_a_common_prefix() -> None:
     drawn = draw_workload(scenario(sessions=sessions, prefixes=prefixes), 1)
     assert len(drawn) == 1000
     assert len({chunks[:2] for chunks in drawn.prefix_chunks}) == 1
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        {"rate": 5.0, "process": "lognormal", "sigma": 1e300},
+        {"rate": 1e300},
+        {"rate": 5.0, "process": "gamma", "cv": 1e300},
+    ],
+)
+def test_numbers_no_workload_has_are_refused(arrivals: dict[str, Any]) -> None:
+    with pytest.raises(ScenarioError, match=r"workload.arrivals.\w+: Input should be less than or equal to"):
+        scenario(arrivals=arrivals)
+
+
+def test_more_requests_or_time_than_a_simulation_holds_is_an_error_before_it_begins() -> None:
+    with pytest.raises(ScenarioError, match="over 10,000,000 requests in duration_seconds = 1000; lower it or"):
+        draw_workload(scenario(duration_seconds=1000.0, arrivals={"rate": 1e8}), 1)
+    with pytest.raises(ScenarioError, match=r"over 2.592e\+06; raise arrivals.rate"):
+        draw_workload(scenario(arrivals={"rate": 1e-6}), 1)
