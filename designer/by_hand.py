@@ -16,6 +16,7 @@ from designer.simulator.scenario import Scenario
 from designer.subject import Subject, subject_of_source, subject_of_specs
 from policies.conformance import check_source
 from policies.loader import PolicyLoadError
+from policies.source_file import read_source
 
 ARM = "hand"
 """Of such candidates in the ledger."""
@@ -85,7 +86,7 @@ def propose_by_hand(
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8")
+        return read_source(file).decode("utf-8")
     except OSError as error:
         raise PolicyLoadError(f"{file}: {error.strerror}; name a readable .py file") from None
     except UnicodeDecodeError:

@@ -24,6 +24,7 @@ from policies.loader import (
     reads_of,
     resolve,
 )
+from policies.source_file import read_source
 from policies.syntax import parse
 
 
@@ -113,7 +114,7 @@ def fields_read(subject: Subject) -> frozenset[str]:
 def _part(spec: PolicySpec) -> Part:
     path, name = resolve(spec.source)
     try:
-        source = path.read_bytes().decode("utf-8")
+        source = read_source(path).decode("utf-8")
     except OSError as error:
         raise PolicyLoadError(f"{path}: {error.strerror}; name a built-in or a readable .py file") from None
     except UnicodeDecodeError:

@@ -32,6 +32,7 @@ from gateway.policy_loading import absolute, check, copied, load_copies, parse
 from gateway.policy_state import LastEnd, PolicyState, SavedPool, SavedSet, now
 from gateway.policy_versions import Origin, PoolPolicies, Version
 from policies.loader import PolicySpec
+from policies.source_file import read_source
 
 log = logging.getLogger(__name__)
 
@@ -389,7 +390,7 @@ def _rollback_target(state: PoolPolicies, generation: int | None) -> int:
 
 def _file_hash(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_source(path)).hexdigest()
     except OSError:
         return None
 

@@ -16,6 +16,7 @@ from gateway.core.policy_set import PolicySet
 from gateway.errors import PolicyRefusedError, one_line
 from gateway.promoted import promotion_of, require_bytes
 from policies.loader import PolicyLoadError, PolicySpec, load_policies, parse_specs, resolve
+from policies.source_file import read_source
 
 
 def parse(text: str, base: Path) -> tuple[PolicySpec, ...]:
@@ -97,7 +98,7 @@ def copied(
         copy = folder / str(index) / original.name
         copy.parent.mkdir()
         try:
-            data = original.read_bytes()
+            data = read_source(original)
             copy.write_bytes(data)
         except OSError as error:
             raise PolicyRefusedError(f"{original}: {error.strerror}; name a readable .py file") from None

@@ -23,6 +23,7 @@ from policies import loader
 from policies.contract import Candidate, Pool, Request, Slot
 from policies.loader import LoadedPolicy, PolicyLoadError, PolicySpec
 from policies.situations import World, empty_pools, engine_views, situations
+from policies.source_file import read_source
 from policies.static_rules import Violation, check_text
 from policies.watched import Watched
 
@@ -63,7 +64,7 @@ def check_source(source: Path | str | bytes) -> list[Violation]:
     if not isinstance(source, Path):
         return check_text(source if isinstance(source, str) else source.decode("utf-8", "replace"))
     try:
-        text = source.read_bytes().decode("utf-8", "replace")
+        text = read_source(source).decode("utf-8", "replace")
     except OSError as error:
         raise PolicyLoadError(f"{source}: {error.strerror}; name a readable .py file") from None
     return check_text(text, builtin=loader.resolve(f"{source}")[1] in loader.builtin_names())

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from policies.contract import SLOTS, Candidate, Pool, Request, Rng, Slot, Variant, Worker, slots_of
+from policies.source_file import read_source
 from policies.syntax import parse
 
 Param = int | float | bool | str
@@ -120,7 +121,7 @@ def load_policy(spec: PolicySpec, rng: Rng) -> LoadedPolicy:
     """
     path, name = resolve(spec.source)
     try:
-        source = path.read_bytes()
+        source = read_source(path)
     except OSError as error:
         raise PolicyLoadError(
             f"{path}: {error.strerror}; name a built-in ({_shorts()}) or a readable .py file"

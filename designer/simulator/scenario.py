@@ -38,6 +38,7 @@ from designer.simulator.workload_tables import (
 )
 from gateway.mockworker.profile import load_profile
 from policies.loader import PolicyLoadError, builtin_names, parse_specs
+from policies.source_file import read_source
 
 __all__ = [
     "Arrivals",
@@ -70,6 +71,7 @@ __all__ = [
 DEFAULT_POOL = "default"
 """The one pool of a scenario that declares none."""
 _SUFFIX = ".toml"
+_MOST_BYTES = 10_000_000
 TRACES_VARIABLE = "RANVIER_TRACES"
 """Environment variable with the folder of downloaded traces; a trace's path may begin with it."""
 DEFAULT_TRACES = "traces"
@@ -313,7 +315,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     """
     path = _find(str(name_or_path))
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_source(path, _MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

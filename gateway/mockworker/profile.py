@@ -112,6 +112,8 @@ def load_profile(name_or_path: str | Path) -> WorkerProfile:
     if "/" in text or text.endswith(".toml"):
         path = Path(text)
         name = path.name.removesuffix(".toml")
+        if path.exists() and not path.is_file():
+            raise ProfileError(f"{text}: not a regular file; name a profile")
         try:
             content = path.read_text()
         except (OSError, UnicodeDecodeError) as error:

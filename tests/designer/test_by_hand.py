@@ -65,3 +65,8 @@ def test_a_prediction_is_a_ratio(run: Path, predicted: float, message: str) -> N
 def test_a_file_that_cannot_be_read(run: Path) -> None:
     with pytest.raises(PolicyLoadError, match=r"nowhere.py: No such file"):
         propose_by_hand(run, run / "nowhere.py", "h", None)
+
+
+def test_a_device_is_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(PolicyLoadError, match=r"/dev/zero: Not a regular file; name a readable .py file"):
+        propose_by_hand(tmp_path, Path("/dev/zero"), "", None)

@@ -19,6 +19,7 @@ from designer.simulator.scenario import (
     parse_scenario,
     scenario_names,
 )
+from gateway.mockworker.profile import ProfileError, load_profile
 
 MINIMAL = """
 name = "small"
@@ -149,3 +150,10 @@ def test_the_documented_trace_loads() -> None:
     scenario = parse_scenario(table | {"name": "t", "workers": [{"profile": "a100-llama3-8b"}]}, Path("example.toml"))
     assert set(table["workload"]) == set(TraceWorkload.model_fields)
     assert scenario.workload.kind == "trace"
+
+
+def test_a_device_is_no_scenario_and_no_profile(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="/dev/zero: cannot be read: Not a regular file"):
+        load_scenario("/dev/zero")
+    with pytest.raises(ProfileError, match="/dev/zero: not a regular file"):
+        load_profile("/dev/zero")
