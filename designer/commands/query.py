@@ -31,8 +31,10 @@ def query_command(
         raise QueryError(f"{run}: no run there ({LEDGER_FILE} is missing); name the folder of a designer run")
     db = open_readonly(path)
     try:
+        tables = _tables(db, path)
         if not sql:
-            typer.echo(_schema(db, path))
+            listed = "\n".join(f"{name}: {', '.join(columns)}" for name, columns in tables.items())
+            typer.echo(json_module.dumps({"tables": tables}, indent=2) if json else listed)
             return
         table = run_query(db, sql, max_rows=max_rows, hidden=HIDDEN)
     finally:
@@ -40,16 +42,21 @@ def query_command(
     typer.echo(_as_json(table) if json else table.text())
 
 
-def _schema(db: sqlite3.Connection, path: Path) -> str:
-    """A line a table."""
+def _tables(db: sqlite3.Connection, path: Path) -> dict[str, list[str]]:
+    """The columns of each; QueryError when the file is not a ledger."""
     try:
         rows = db.execute(
-            "SELECT m.name, group_concat(c.name, ', ') FROM sqlite_master m, pragma_table_info(m.name) c"
-            " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' GROUP BY m.rowid ORDER BY m.rowid"
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' ORDER BY m.rowid, c.cid"
         ).fetchall()
     except sqlite3.Error as error:
         raise QueryError(f"{path}: not a ledger: {error}") from None
-    return "\n".join(f"{name}: {columns}" for name, columns in rows)
+    tables = dict[str, list[str]]()
+    for table, column in rows:
+        tables.setdefault(table, []).append(column)
+    if "schema" not in tables.get("run", ()):
+        raise QueryError(f"{path}: not a ledger: it has no table run with a column schema")
+    return tables
 
 
 def _as_json(table: Table) -> str:

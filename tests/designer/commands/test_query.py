@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from designer.cli import app, main
+from designer.ledger import LEDGER_FILE
 from designer.search import new_ledger
 from tests.designer.test_by_hand import BY_HAND
 from tests.support.small_scenario import small_scenario
@@ -81,3 +84,17 @@ def test_a_file_of_something_else_is_one_line(
     assert error.value.code == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "not a ledger" in line
+
+
+def test_without_sql_json_is_json(run: Path) -> None:
+    tables = json.loads(ask(str(run), "--json"))["tables"]
+    assert tables["candidates"][:2] == ["arm", "number"]
+    assert "sqlite_sequence" not in tables
+
+
+@pytest.mark.parametrize("sql", [[], ["SELECT 1"]])
+def test_the_database_of_another_program_is_no_ledger(tmp_path: Path, sql: list[str]) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / LEDGER_FILE)) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+    done = CliRunner().invoke(app, ["query", str(tmp_path), *sql])
+    assert "not a ledger: it has no table run" in str(done.exception)
