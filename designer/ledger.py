@@ -113,7 +113,8 @@ class Ledger:
             unfinished.rename(path)
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"{folder}: cannot be written: {error}") from None
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise LedgerError(f"{folder}: cannot be written: {reason}; choose another --out") from None
         db.execute("PRAGMA journal_mode = WAL")
         return cls(path, db)
 
