@@ -53,7 +53,8 @@ def answers(program: Program) -> Iterator[object]:
         holds = holds or chosen is None
         yield -1 if chosen is None else situation.candidates.index(chosen)
     if holds:
-        yield sorted(range(len(waiting)), key=lambda n: order_key(program, waiting[n]))
+        key = order_key(program)
+        yield sorted(range(len(waiting)), key=lambda n: key(waiting[n]))
 
 
 def signature(program: Program) -> str:

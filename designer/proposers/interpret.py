@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 
 from designer.proposers.grammar import (
     Const,
@@ -19,39 +20,35 @@ from designer.proposers.grammar import (
     Times,
     reads_capacity,
 )
-from designer.proposers.vocabulary import QUANTITIES, Number, Quantity
+from designer.proposers.vocabulary import QUANTITIES, Number
 from policies.contract import Candidate, Pool, Request, Rng, Worker
 
 _NOBODY = Candidate(Worker("nobody"))
 _NOWHERE = Pool("nowhere")
 
 
-def evaluate(expr: Expr, request: Request, candidate: Candidate, pool: Pool) -> Number:
-    """The number an expression stands for; sums go from left to right."""
+Reader = Callable[[Request, Candidate, Pool], Number]
+_COMBINED: Mapping[type[Expr], Callable[[Number, Number], Number]] = {
+    Difference: operator.sub,
+    Times: operator.mul,
+    Larger: max,
+    Smaller: min,
+    Share: lambda part, whole: part / max(whole, 1),
+}
+
+
+def reader(expr: Expr) -> Reader:
+    """What gives the number an expression stands for; sums go from left to right."""
     match expr:
         case Field(name):
-            return QUANTITIES[name].read(request, candidate, pool)
+            return QUANTITIES[name].read
         case Const(_, value):
-            return value
+            return lambda request, candidate, pool: value
         case Sum(terms):
-            total = evaluate(terms[0], request, candidate, pool)
-            for term in terms[1:]:
-                total = total + evaluate(term, request, candidate, pool)
-            return total
-    left, right = _operands(expr)
-    a = evaluate(left, request, candidate, pool)
-    b = evaluate(right, request, candidate, pool)
-    match expr:
-        case Difference():
-            return a - b
-        case Times():
-            return a * b
-        case Larger():
-            return max(a, b)
-        case Smaller():
-            return min(a, b)
-        case Share():
-            return a / max(b, 1)
+            return _total([reader(term) for term in terms])
+    left, right = map(reader, _operands(expr))
+    combined = _COMBINED[type(expr)]
+    return lambda request, candidate, pool: combined(left(request, candidate, pool), right(request, candidate, pool))
 
 
 class Router:
@@ -59,7 +56,8 @@ class Router:
 
     def __init__(self, program: Program, rng: Rng) -> None:
         self._program = program
-        self._limits = [(limit, _may_be_unknown(limit)) for limit in program.limits]
+        self._limits = [_Limit(limit) for limit in program.limits]
+        self._choice = _ranking(program.choice)
         self._rng = rng
         self._turn = 0
 
@@ -71,7 +69,7 @@ class Router:
         if not able:
             return None
         self._turn = start + 1
-        scores = [_rank_values(self._program.choice, request, c, pool) for c in able]
+        scores = [self._choice(request, c, pool) for c in able]
         best = min(scores)
         tied = [c for c, score in zip(able, scores, strict=True) if score == best]
         return self._rng.choice(tied) if self._program.ties == "random" else tied[0]
@@ -80,12 +78,38 @@ class Router:
         """Whether every limit lets this candidate take the request."""
         if candidate.worker.num_inflight_requests == 0:
             return True
-        return all(_within(limit, unknown, request, candidate, pool) for limit, unknown in self._limits)
+        return all(limit.lets(request, candidate, pool) for limit in self._limits)
 
 
-def order_key(program: Program, request: Request) -> tuple[Number, ...]:
+def order_key(program: Program) -> Callable[[Request], tuple[Number, ...]]:
     """Smallest first among the held; ends with the arrival time."""
-    return (*_rank_values(program.order, request, _NOBODY, _NOWHERE), request.arrival_time)
+    ranking = _ranking(program.order)
+    return lambda request: (*ranking(request, _NOBODY, _NOWHERE), request.arrival_time)
+
+
+class _Limit:
+    def __init__(self, limit: Limit) -> None:
+        names = (*reads_capacity(limit.demand), *reads_capacity(limit.budget))
+        self._may_be_unknown = [QUANTITIES[name].read for name in names]
+        self._demand, self._budget = reader(limit.demand), reader(limit.budget)
+
+    def lets(self, request: Request, candidate: Candidate, pool: Pool) -> bool:
+        """A limit on a capacity that is not known (0) does not bind."""
+        if any(read(request, candidate, pool) == 0 for read in self._may_be_unknown):
+            return True
+        return self._demand(request, candidate, pool) <= self._budget(request, candidate, pool)
+
+
+def _total(parts: Sequence[Reader]) -> Reader:
+    first, *rest = parts
+
+    def total(request: Request, candidate: Candidate, pool: Pool) -> Number:
+        result = first(request, candidate, pool)
+        for part in rest:
+            result = result + part(request, candidate, pool)
+        return result
+
+    return total
 
 
 def _operands(expr: Difference | Times | Larger | Smaller | Share) -> tuple[Expr, Expr]:
@@ -98,17 +122,11 @@ def _operands(expr: Difference | Times | Larger | Smaller | Share) -> tuple[Expr
             return expr.left, expr.right
 
 
-def _may_be_unknown(limit: Limit) -> Sequence[Quantity]:
-    """With any of these at 0 the limit does not bind."""
-    return [QUANTITIES[name] for name in (*reads_capacity(limit.demand), *reads_capacity(limit.budget))]
+def _ranking(ranks: Sequence[Rank]) -> Callable[[Request, Candidate, Pool], tuple[Number, ...]]:
+    readers = [(rank.largest_first, reader(rank.by)) for rank in ranks]
 
+    def ranking(request: Request, candidate: Candidate, pool: Pool) -> tuple[Number, ...]:
+        values = [(largest_first, read(request, candidate, pool)) for largest_first, read in readers]
+        return tuple([-value if largest_first else value for largest_first, value in values])
 
-def _within(limit: Limit, unknown: Sequence[Quantity], request: Request, candidate: Candidate, pool: Pool) -> bool:
-    if any(quantity.read(request, candidate, pool) == 0 for quantity in unknown):
-        return True
-    return evaluate(limit.demand, request, candidate, pool) <= evaluate(limit.budget, request, candidate, pool)
-
-
-def _rank_values(ranks: Sequence[Rank], request: Request, candidate: Candidate, pool: Pool) -> tuple[Number, ...]:
-    values = ((rank.largest_first, evaluate(rank.by, request, candidate, pool)) for rank in ranks)
-    return tuple(-value if largest_first else value for largest_first, value in values)
+    return ranking

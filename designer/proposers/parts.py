@@ -154,7 +154,8 @@ def _cross_orders(first: Program, second: Program, sampler: Sampler) -> tuple[Pr
 def _queue_behaviour(program: Program) -> Hashable:
     """The order of a held queue."""
     waiting = requests(0, 32)
-    return tuple(sorted(range(len(waiting)), key=lambda n: order_key(program, waiting[n])))
+    key = order_key(program)
+    return tuple(sorted(range(len(waiting)), key=lambda n: key(waiting[n])))
 
 
 def _cross_scaling(first: Any, second: Any, sampler: Sampler) -> tuple[Any, str]:

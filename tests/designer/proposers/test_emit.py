@@ -25,7 +25,7 @@ def test_emitted_code_decides_as_the_interpreter_does() -> None:
             chosen = policy.route(state.request, state.candidates, state.pool)
             assert chosen is router.route(state.request, state.candidates, state.pool), emit(program)
         for request in held:
-            assert policy.key(request) == order_key(program, request), emit(program)
+            assert policy.key(request) == order_key(program)(request), emit(program)
             assert policy.admit(request, states[0].pool) is True
 
 

@@ -57,7 +57,7 @@ def _routes_alike(policy: Any, program: Program) -> None:
         chosen = policy.route(state.request, state.candidates, state.pool)
         assert chosen is router.route(state.request, state.candidates, state.pool), program
     for request in requests(5, 10):
-        assert policy.key(request) == order_key(program, request), program
+        assert policy.key(request) == order_key(program)(request), program
         assert policy.admit(request, scaling_pool(0.0)) is True
 
 
