@@ -13,7 +13,7 @@ from designer.ledger import CandidateRecord, Ledger, LedgerError, RunRecord, see
 from designer.proposers.protocol import Proposal, log_ratio
 from designer.sandbox import Sandbox
 from designer.simulator.scenario import Scenario
-from designer.subject import Subject, subject_of_source, subject_of_specs
+from designer.subject import Subject, subject_of_source
 from policies.conformance import check_source
 from policies.loader import PolicyLoadError
 from policies.source_file import read_source
@@ -81,7 +81,7 @@ def propose_by_hand(
                 evaluator.fail("train", Job(subject, _train_seeds(record)[0]), reason)
                 return replace(outcome, reason=reason)
             say(f"sandbox: {', '.join(sandbox.layers())}")
-            return _measure(record, evaluator, subject, outcome)
+            return _measure(record, evaluator, ledger.named(_reference(record)), subject, outcome)
 
 
 def _read(file: Path) -> str:
@@ -121,8 +121,10 @@ def _train_seeds(run: RunRecord) -> list[int]:
     return [seed_of(f"{run.settings['seed']}", "train", n) for n in range(run.settings["protocol"]["train_seeds"])]
 
 
-def _measure(run: RunRecord, evaluator: Evaluator, subject: Subject, outcome: HandOutcome) -> HandOutcome:
-    seeds, reference = _train_seeds(run), subject_of_specs(_reference(run))
+def _measure(
+    run: RunRecord, evaluator: Evaluator, reference: Subject, subject: Subject, outcome: HandOutcome
+) -> HandOutcome:
+    seeds = _train_seeds(run)
     records = evaluator.run("train", [Job(policy, seed) for policy in (reference, subject) for seed in seeds])
     others, mine = records[: len(seeds)], records[len(seeds) :]
     if failed := next((record.reason for record in mine if record.status == "failed"), ""):

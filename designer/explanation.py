@@ -16,7 +16,7 @@ from designer.executor import Executor
 from designer.ledger import FrozenRecord, Ledger, seed_of
 from designer.sealed import Judge
 from designer.simulator.scenario import Scenario
-from designer.subject import Subject, subject_of_specs
+from designer.subject import Subject
 from designer.why import WhyError, explain
 
 
@@ -53,7 +53,7 @@ def explained(
         ledger.add_result("ablation", ablate(judge, winner, components(winner, program), seeds))
     if extent.regime_seeds and ledger.result("certificate") is None:
         say(f"certificate: {len(REGIMES)} regimes, {extent.regime_seeds} seeds each")
-        others = _distinct([ledger.subject(frozen.comparator), *map(subject_of_specs, rivals)])
+        others = _distinct([ledger.subject(frozen.comparator), *map(ledger.named, rivals)])
         ledger.add_result(
             "certificate",
             certify(

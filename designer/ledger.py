@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from designer.ledger_schema import APPEND_ONLY, SCHEMA, SCHEMA_VERSION
 from designer.proposers.protocol import Proposal
 from designer.sandbox import Evaluation, Tier
-from designer.subject import Subject, subject_from_json
+from designer.subject import Subject, subject_from_json, subject_of_specs
 
 LEDGER_FILE = "ledger.sqlite"
 Split = Literal["train", "validation", "sealed", "ablation", "regime", "why"]
@@ -285,6 +285,20 @@ class Ledger:
         subject = subject_from_json({"label": row[0], "parts": json.loads(row[1])})
         if subject.digest != digest:
             raise LedgerError(f"{self.path}: the bytes stored under {digest[:12]}… have another digest: it was altered")
+        return subject
+
+    def named(self, text: str) -> Subject:
+        """The set a spec text names: a file as it was when the run first asked, whatever became of it since.
+
+        Raises:
+            PolicyLoadError: it was not asked for before, and cannot be read.
+        """
+        for _, content in self.events("named"):
+            if content["spec"] == text:
+                return replace(self.subject(content["digest"]), label=text)
+        subject = subject_of_specs(text)
+        if not subject.trusted:  # a built-in is the package's
+            self.add_event("named", {"spec": text, "digest": self.add_subject(subject)})
         return subject
 
     def labels(self) -> dict[str, str]:

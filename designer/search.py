@@ -31,7 +31,7 @@ from designer.proposers.vocabulary import QUANTITIES
 from designer.sandbox import Sandbox
 from designer.sealed import Judge, Protocol, Verdict
 from designer.simulator.scenario import Scenario
-from designer.subject import Subject, subject_of_specs
+from designer.subject import Subject
 from designer.targets import BASELINES, REFERENCES
 from designer.why import SEEDS
 
@@ -179,6 +179,8 @@ class Search:
         started = time.monotonic()
         with self._executor.at(self._scenario, self._settings.deadline_seconds) as runner, self._own(runner) as sandbox:
             self._announce(sandbox)
+            for text in (*self._settings.baselines, *self._settings.references):
+                self._ledger.named(text)
             evaluator = Evaluator(self._ledger, runner, self._record.scenario_hash)
             baselines = self._train_baselines(evaluator)
             reference = baselines[self._settings.baselines[0]]
@@ -212,7 +214,7 @@ class Search:
 
     def _train_baselines(self, evaluator: Evaluator) -> dict[str, dict[int, float]]:
         """Every baseline on the train seeds, outside the budget; one that fails is left out."""
-        subjects = {text: subject_of_specs(text) for text in self._settings.baselines}
+        subjects = {text: self._ledger.named(text) for text in self._settings.baselines}
         seeds = self._train_seeds()
         jobs = [Job(subject, seed) for subject in subjects.values() for seed in seeds]
         records = evaluator.run("train", jobs, lambda: self._watcher.on_judge("baselines", len(jobs)))
@@ -298,7 +300,7 @@ class Search:
         frozen = judge.validate(finalists, best_baselines, controls, failed_before=self._failed_baselines)
         if frozen is None:
             return "nothing better"
-        others = [subject_of_specs(text) for text in self._shown_beside(frozen.comparator)] + [*controls.values()]
+        others = [self._ledger.named(text) for text in self._shown_beside(frozen.comparator)] + [*controls.values()]
         distinct = {other.digest: other for other in others if other.digest not in (frozen.digest, frozen.comparator)}
         verdict = judge.seal(frozen, list(distinct.values()))
         self._explain(judge, frozen)
@@ -325,12 +327,12 @@ class Search:
 
     def _shown_beside(self, comparator: str) -> list[str]:
         names = (self._settings.baselines[0], *self._settings.references)
-        return [text for text in dict.fromkeys(names) if subject_of_specs(text).digest != comparator]
+        return [text for text in dict.fromkeys(names) if self._ledger.named(text).digest != comparator]
 
     def _best_baselines(self, baselines: Mapping[str, Mapping[int, float]]) -> list[Subject]:
         reference = baselines[self._settings.baselines[0]]
         ranked = sorted(baselines, key=lambda text: log_ratio(baselines[text], reference))
-        return [subject_of_specs(text) for text in ranked[:VALIDATED_BASELINES]]
+        return [self._ledger.named(text) for text in ranked[:VALIDATED_BASELINES]]
 
     def _conclude(self, verdict: Verdict, wall: float) -> RunOutcome:
         frozen = self._ledger.frozen()

@@ -10,6 +10,7 @@ from designer.ledger import LEDGER_FILE, Ledger
 from designer.sealed import Protocol
 from designer.search import RunOutcome, Search, SearchError, Settings, Watcher, new_ledger, settings_of
 from designer.subject import subject_of_specs
+from policies.loader import resolve
 from tests.support.finished_run import PROTOCOL, SETTINGS, finished_run
 from tests.support.small_scenario import small_scenario
 
@@ -94,6 +95,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_history(tmp_path: Path) -> N
         assert len(list(ledger.evaluations())) > known > 0
     assert (again.verdict, again.winner) == (whole.verdict, whole.winner)
     assert _history(tmp_path / "stopped") == _history(tmp_path / "whole")
+
+
+def test_files_named_as_baseline_and_reference_are_what_they_were_at_the_start(tmp_path: Path) -> None:
+    mine = {name: tmp_path / f"my_{name}.py" for name in ("least_loaded", "round_robin")}
+    for name, path in mine.items():
+        path.write_bytes(resolve(name)[0].read_bytes() + b"\n# mine\n")
+    baseline, reference = (f"{path}+fcfs" for path in mine.values())
+    settings = dataclasses.replace(
+        SETTINGS, budget=12, control=False, baselines=(baseline,), references=(reference,), ablation_seeds=0
+    )
+
+    def stop(_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        finished_run(tmp_path / "run", settings, Watcher(on_search=stop))
+    mine["least_loaded"].write_text("changed since")
+    mine["round_robin"].unlink()
+    with Ledger.open(tmp_path / "run") as ledger:
+        assert Search(ledger).run().verdict != "nothing better"
+        frozen = ledger.frozen()
+        assert frozen is not None
+        assert ledger.subject(frozen.comparator).parts[0].source.endswith("# mine\n")
+        assert ledger.named(reference).label == reference
 
 
 def _history(folder: Path) -> tuple[list[object], list[object]]:
