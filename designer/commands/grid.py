@@ -14,6 +14,7 @@ from designer.commands.progress import progress
 from designer.evaluate import COMPARATOR, EvaluationError
 from designer.grid import AS_IT_IS, POISSON, Grid, Regime, regimes, run_grid, to_json, to_markdown
 from designer.simulator.scenario import load_scenario
+from designer.simulator.workload_tables import MOST_SIGMA
 
 _T = TypeVar("_T")
 
@@ -38,7 +39,9 @@ class GridOptions:
             _factors(self.kv, "--kv"),
             _factors(self.load, "--load"),
             _read(self.lengths, "--lengths", "4x0.5", _mix),
-            (AS_IT_IS,) if self.burstiness is None else _read(self.burstiness, "--burstiness", "poisson or 1.5", _gaps),
+            (AS_IT_IS,)
+            if self.burstiness is None
+            else _read(self.burstiness, "--burstiness", f"poisson or 1.5, a sigma of at most {MOST_SIGMA:g}", _gaps),
         )
 
 
@@ -108,4 +111,8 @@ def _mix(text: str) -> tuple[float, float]:
 
 
 def _gaps(text: str) -> str:
-    return POISSON if text == POISSON else f"{_positive(text):g}"
+    if text == POISSON:
+        return POISSON
+    if (sigma := _positive(text)) > MOST_SIGMA:
+        raise ValueError
+    return f"{sigma:g}"

@@ -14,7 +14,8 @@ MOST_REQUESTS = 10_000_000
 """Of one simulation."""
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Sigma = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
+MOST_SIGMA = 5.0
+Sigma = Annotated[float, Field(ge=0, le=MOST_SIGMA, allow_inf_nan=False)]
 """Of the logarithm: at 5 the mean is 268,000 times the median, and no sample shows it."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]

@@ -60,6 +60,7 @@ def test_the_table_names_the_worst_cell(scenario: str) -> None:
         (["--load", "a"], "--load a: write positive numbers"),
         (["--lengths", "2"], "--lengths 2: "),
         (["--burstiness", "none"], "--burstiness none: "),
+        (["--burstiness", "9"], "--burstiness 9: "),
         (["--kv", "1", "--load", "1", "--report", "/nowhere/at/all.html"], "/nowhere/at/all.html: cannot be written"),
     ],
 )
