@@ -130,21 +130,31 @@ def _cell(
     records: Mapping[str, list[EvaluationRecord]],
 ) -> dict[str, Any]:
     mine = Scored(winner, scores_by_seed(records[winner.digest]))
-    failures = [r.reason for entries in records.values() for r in entries if r.status == "failed"]
+    failures = _failures([*records[winner.digest], *records[others[0].digest]])
     place = {key: getattr(regime, key) for key in ("kv", "load", "prompts", "outputs", "burstiness")}
     if failures:
         return {"regime": regime.name, **place, "failure": failures[0]}
     against = [
         {**effect_json(effect_of(mine, Scored(other, scores_by_seed(records[other.digest])))), **_names(other)}
         for other in others
+        if not _failures(records[other.digest])
     ]
     return {
         "regime": regime.name,
         **place,
         "measured": {**_traffic(scenario, seeds), **_seen(records[others[0].digest])},
         "against": against,
+        "without": [
+            {**_names(other), "failure": failures[0]}
+            for other in others
+            if (failures := _failures(records[other.digest]))
+        ],
         "p": _p_values(mine, Scored(others[0], scores_by_seed(records[others[0].digest]))),
     }
+
+
+def _failures(records: Sequence[EvaluationRecord]) -> list[str]:
+    return [record.reason for record in records if record.status == "failed"]
 
 
 def _p_values(winner: Scored, comparator: Scored) -> dict[str, float]:
@@ -190,11 +200,11 @@ def _seen(records: Sequence[EvaluationRecord]) -> dict[str, float]:
 
 def _worst(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Of all cells and rivals, where the winner does least well."""
-    rows = [(row["ratio"], cell["regime"], row["label"]) for cell in cells for row in cell["against"]]
+    rows = [(row["ratio"], cell["regime"], row["label"], row["digest"]) for cell in cells for row in cell["against"]]
     if not rows:
         return None
-    ratio, regime, label = max(rows)
-    return {"regime": regime, "label": label, "ratio": ratio}
+    ratio, regime, label, digest = max(rows)
+    return {"regime": regime, "label": label, "ratio": ratio, "digest": digest}
 
 
 def _envelope(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

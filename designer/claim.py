@@ -25,6 +25,8 @@ def of_cells(certificate: Mapping[str, Any]) -> list[str]:
     cells, failed = certificate["cells"], certificate.get("failed", ())
     lines = [_won_and_lost(cells, len(cells) + len(failed), certificate.get("level"))]
     lines += [f"Not scored: {cell['regime']}: {cell['failure']}." for cell in failed]
+    beside = [(cell["regime"], row) for cell in cells for row in cell.get("without", ())]
+    lines += [f"Without {row['label']} in {regime}, where it failed: {row['failure']}." for regime, row in beside]
     if within := certificate.get("within_and_not_won"):
         lines.append(f"Within the ranges below it did not win in: {'; '.join(within)}.")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from designer.claim import not_compared
 from designer.findings import ARMS, Findings
 from designer.report_page import page, sealed_rows
-from designer.report_summary import NAMES, interval
+from designer.report_summary import NAMES, beside_it, interval, level
 
 
 def verdict_line(findings: Findings) -> str:
@@ -27,11 +27,17 @@ def verdict_line(findings: Findings) -> str:
     said = {
         "better": f"Better than {comparator}: {size} lower",
         "worse": f"Not better than {comparator}: {size}",
-        "undecided": f"Undecided against {comparator}: {size}, the interval is not clear of the margin",
+        "undecided": f"Undecided against {comparator}: {size}, {_why_undecided(look, margin)}",
     }[findings.verdict]
-    seeds = f"{look['num_seeds']} sealed seeds"
-    text = f"{said}, ratio {interval(look)}, p {look['p_value']:.2g}, margin {margin:.0%}, {seeds}."
+    ratio = f"ratio {interval(look)} ({level(look)} interval)"
+    text = f"{said}, {ratio}, p {look['p_value']:.2g}, margin {margin:.0%}, {look['num_seeds']} sealed seeds."
     return " ".join([text, *not_compared(findings.validation)])
+
+
+def _why_undecided(look: Mapping[str, Any], margin: float) -> str:
+    clear = max(look["t_interval"][1], look["bca_interval"][1]) < 1 - margin
+    clear = clear or min(look["t_interval"][0], look["bca_interval"][0]) > 1 + margin
+    return f"p is not below {look['alpha']:g}" if clear else "the intervals are not clear of the margin"
 
 
 def _nearest(findings: Findings) -> str:
@@ -43,7 +49,7 @@ def _nearest(findings: Findings) -> str:
         return "no candidate beat the reference on the train seeds, or none of them kept the contract"
     best = min(validation["finalists"], key=lambda row: row["ratio"])
     return (
-        f"the best of {len(validation['finalists'])} finalists came to {interval(best)} of "
+        f"the best of {len(validation['finalists'])} finalists came to {interval(best)} (95 % interval) of "
         f"{validation['comparator_label']} on {best['num_seeds']} validation seeds, adjusted p {best['adjusted_p']:.2g}"
     )
 
@@ -57,11 +63,15 @@ def to_text(findings: Findings) -> str:
         *(f"  {name}: {text}" for name, text in _facts(findings)),
     ]
     if findings.sealed:
-        lines.append(f"sealed, winner's ratio to (its mean {_winner_mean(findings)}; ratios are of geometric means):")
+        lines.append(
+            f"sealed, winner's ratio to (its mean {_winner_mean(findings)}; ratios are of geometric means, "
+            f"with {level(findings.sealed[-1])} intervals):"
+        )
         lines += [
             f"  {row[0]:<32} mean {row[1]:>8}  {row[2]}  p {row[4]}  worst seed {row[6]}"
             for row in sealed_rows(findings)
         ]
+        lines += [f"  {words.lower()} {said}" for words, said in beside_it(findings)]
     controls = (findings.validation or {}).get("controls", {})
     if not findings.sealed and controls:
         lines.append(f"validation, ratio to {findings.validation['comparator_label']}:" if findings.validation else "")

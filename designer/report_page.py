@@ -21,7 +21,7 @@ from designer.html_parts import note, table
 from designer.report_conversation import conversation_sections
 from designer.report_origin import origin_section
 from designer.report_style import STYLE, VIEWPORT
-from designer.report_summary import NAMES, docstring, in_short, interval
+from designer.report_summary import NAMES, called, docstring, in_short, interval, level
 from designer.swap_in import RESULT
 from designer.why_page import why_sections
 
@@ -94,10 +94,13 @@ def _sealed(findings: Findings) -> Iterator[str]:
     if not findings.sealed or not findings.sealed[-1].get("against"):
         return
     look = findings.sealed[-1]
-    rows = [_drawn_interval(_label(findings, row), row) for row in look["against"]]
+    rows = [_drawn_interval(called(findings, row), row) for row in look["against"]]
     yield "<h2>Sealed result</h2>"
-    yield svg.interval_chart(rows, "winner's metric / the other's, with its interval; left of the line is better")
-    head = ("winner's ratio to", "its mean", "ratio, t interval", "BCa interval", "p", "worse on", "worst seed")
+    yield svg.interval_chart(
+        rows, f"winner's metric / the other's, with its {level(look)} interval; left of the line is better"
+    )
+    intervals = (f"ratio, {level(look)} t interval", f"{level(look)} BCa interval")
+    head = ("winner's ratio to", "its mean", *intervals, "p", "worse on", "worst seed")
     yield table(head, sealed_rows(findings))
     yield note(
         f"The winner's mean is {look['mean']:.2f}; ratios are of geometric means, seed by seed. The test is against "
@@ -111,7 +114,7 @@ def _sealed(findings: Findings) -> Iterator[str]:
 def _tail_rows(findings: Findings) -> list[tuple[str, ...]]:
     look, frozen = findings.sealed[-1], findings.frozen
     winner = [("the winner", frozen.digest)] if frozen is not None else []
-    shown = [*winner, *((_label(findings, row), str(row["digest"])) for row in look["against"])]
+    shown = [*winner, *((called(findings, row), str(row["digest"])) for row in look["against"])]
     tails = [(label, findings.tails.get(digest, {})) for label, digest in shown]
     return [(label, *(f"{tail[name]:.4g}" if name in tail else "" for name in TAILS)) for label, tail in tails]
 
@@ -147,9 +150,10 @@ def _ablation(findings: Findings) -> Iterator[str]:
     rows = [row for row in ablation.get("rows", ()) if "ratio" in row]
     if rows:
         drawn = [_drawn_interval(f"without {row['component']}", row) for row in rows]
-        label = "metric without the component / with it; right of the line, it helps"
+        label = "metric without the component / with it, with its 95 % interval; right of the line, it helps"
         yield f"<h2>Ablation</h2>{svg.interval_chart(drawn, label)}"
-        yield table(("component", "ratio without it"), [(row["component"], interval(row)) for row in rows])
+        shown = [(row["component"], interval(row), f"{row['adjusted_p']:.2g}") for row in rows]
+        yield table(("component", "ratio without it, 95 % t interval", "p, adjusted for all of them"), shown)
         failed = [f"{row['component']} (failed)" for row in ablation["rows"] if "failure" in row]
         if unknown := [*failed, *ablation.get("not_tried", ())]:
             yield note(f"Not known: what these are worth: {'; '.join(unknown)}.")
@@ -159,10 +163,10 @@ def _regimes(findings: Findings) -> Iterator[str]:
     certificate = findings.results.get("certificate")
     if not certificate or not certificate["cells"]:
         return
-    labels = [row["label"] for row in certificate["cells"][0]["against"]]
-    cells = [[_ratio_to(cell, label) for label in labels] for cell in certificate["cells"]]
+    rivals = {_rival(row): called(findings, row) for cell in certificate["cells"] for row in cell["against"]}
+    cells = [[_ratio_to(cell, rival) for rival in rivals] for cell in certificate["cells"]]
     yield "<h2>Regime map</h2>"
-    yield svg.heat_map(labels, [cell["regime"] for cell in certificate["cells"]], cells)
+    yield svg.heat_map(list(rivals.values()), [cell["regime"] for cell in certificate["cells"]], cells)
     seeds = f"{certificate['seeds']} seeds in each regime"
     yield note(f"The winner's metric / the other's, {seeds}; blue is better. It has no part in the verdict.")
     yield from (f"<p>{html.escape(line)}</p>" for line in of_cells(certificate))
@@ -174,8 +178,13 @@ def _regimes(findings: Findings) -> Iterator[str]:
         yield table(("measure", "from", "to", "where it is"), rows)
 
 
-def _ratio_to(cell: Mapping[str, Any], label: str) -> float | None:
-    return next((float(row["ratio"]) for row in cell["against"] if row["label"] == label), None)
+def _rival(row: Mapping[str, Any]) -> str:
+    """A certificate of an earlier version has names alone."""
+    return str(row.get("digest", row["label"]))
+
+
+def _ratio_to(cell: Mapping[str, Any], rival: str) -> float | None:
+    return next((float(row["ratio"]) for row in cell["against"] if _rival(row) == rival), None)
 
 
 def _validation(findings: Findings) -> Iterator[str]:
@@ -184,7 +193,7 @@ def _validation(findings: Findings) -> Iterator[str]:
         finalists = findings.validation["finalists"]
         rows = [(row["digest"][:12], interval(row), f"{row['adjusted_p']:.2g}") for row in finalists]
         yield f"<h2>Validation</h2><p>Against {label}.</p>"
-        yield table(("finalist", "ratio, t interval", "adjusted p"), rows)
+        yield table(("finalist", "ratio, 95 % t interval", "adjusted p"), rows)
 
 
 def _lineage(findings: Findings) -> Iterator[str]:
@@ -243,7 +252,7 @@ def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
     rows = findings.sealed[-1].get("against", []) if findings.sealed else []
     return [
         (
-            _label(findings, r),
+            called(findings, r),
             f"{r['mean']:.2f}",
             interval(r),
             interval(r, "bca_interval"),
@@ -253,13 +262,6 @@ def sealed_rows(findings: Findings) -> list[tuple[str, ...]]:
         )
         for r in rows
     ]
-
-
-def _label(findings: Findings, row: Mapping[str, Any]) -> str:
-    """The comparator is called by the name it was found under."""
-    frozen = findings.frozen
-    is_comparator = frozen is not None and row["digest"] == frozen.comparator
-    return findings.labels[row["digest"]] if is_comparator else str(row["label"])
 
 
 def _drawn_interval(label: str, row: Mapping[str, Any]) -> svg.Interval:

@@ -61,16 +61,26 @@ def _how_much(findings: Findings) -> Iterator[str]:
     if findings.frozen is None or "mean" not in look:
         return
     rows = [row for row in look.get("against", ()) if "ratio" in row]
-    beside = ", ".join(f"{row['mean']:.4g} {_called(findings, row)} (ratio {row['ratio']:.3f})" for row in rows)
+    beside = ", ".join(
+        f"{row['mean']:.4g} under {called(findings, row)}{_of_what(findings, row)} (ratio {row['ratio']:.3f})"
+        for row in rows
+    )
     metric = findings.frozen.metric.replace("_", " ") + (" in seconds" if "time" in findings.frozen.metric else "")
     text = f"{metric}, mean of the sealed seeds: {look['mean']:.4g}; {beside}."
     yield f"<b>How much better.</b> {html.escape(text)}"
 
 
-def _called(findings: Findings, row: Mapping[str, Any]) -> str:
-    frozen = findings.frozen
-    tested = frozen is not None and row["digest"] == frozen.comparator
-    return f"under {findings.labels[row['digest']]}, the best in use" if tested else f"under {row['label']}"
+def called(findings: Findings, row: Mapping[str, Any]) -> str:
+    """The comparator is called by the name it was found under, wherever it is named."""
+    return findings.labels[row["digest"]] if _is_comparator(findings, row) else str(row["label"])
+
+
+def _of_what(findings: Findings, row: Mapping[str, Any]) -> str:
+    return ", the best in use" if _is_comparator(findings, row) else ""
+
+
+def _is_comparator(findings: Findings, row: Mapping[str, Any]) -> bool:
+    return findings.frozen is not None and row.get("digest") == findings.frozen.comparator
 
 
 def _how_sure(findings: Findings) -> Iterator[str]:
@@ -98,11 +108,18 @@ def _short_of(findings: Findings) -> Iterator[str]:
 
 def _beside_it(findings: Findings) -> Iterator[str]:
     """What it was not better than, on the same seeds: no part of the test, and nothing to be left unsaid."""
+    for words, said in beside_it(findings):
+        yield f"<b>{words}</b> these, which were shown beside it and not tested: {html.escape(said)}."
+
+
+def beside_it(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Of the policies that were shown beside the comparator: which the winner was worse than, and which no better."""
     shown = findings.sealed[-1].get("against", []) if findings.sealed else []
     rows = [row for row in shown[1:] if "ratio" in row and row["t_interval"][1] >= 1.0]
-    if rows:
-        said = ", ".join(f"{row['label']} {interval(row)}" for row in rows)
-        yield f"<b>Not better than</b> these, which were shown beside it and not tested: {html.escape(said)}."
+    worse = [row for row in rows if row["t_interval"][0] > 1.0]
+    for words, some in (("Worse than", worse), ("Not better than", [row for row in rows if row not in worse])):
+        if some:
+            yield words, ", ".join(f"{called(findings, row)} {interval(row)}" for row in some)
 
 
 def _bad_days(findings: Findings) -> Iterator[str]:
@@ -111,7 +128,7 @@ def _bad_days(findings: Findings) -> Iterator[str]:
     rows = [row for row in shown if row.get("worst_ratio", 0.0) >= _ASTRAY]
     if rows:
         said = ", ".join(
-            f"{row['worst_ratio']:.2f} times {row['label']} at its worst,"
+            f"{row['worst_ratio']:.2f} times {called(findings, row)} at its worst,"
             f" worse on {row['num_worse']} of {row['num_seeds']}"
             for row in rows
         )
@@ -126,7 +143,7 @@ def _where_worst(findings: Findings) -> Iterator[str]:
     lost = [cell["regime"] for cell in cells if not cell.get("won")]
     text = (
         f"Of {len(cells)} regimes it won {len(cells) - len(lost)}{_not_won(lost)}. At its worst, {worst['regime']}, "
-        f"its metric is {worst['ratio']:.3f} of {worst['label']}."
+        f"its metric is {worst['ratio']:.3f} of {called(findings, worst)}."
     )
     yield f"<b>Where it is worst.</b> {html.escape(text)}"
 
@@ -187,3 +204,8 @@ def interval(row: Mapping[str, Any], which: str = "t_interval") -> str:
     """A ratio with its interval, or the second interval alone."""
     low, high = row[which]
     return f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]" if which == "t_interval" else f"[{low:.3f}, {high:.3f}]"
+
+
+def level(look: Mapping[str, Any]) -> str:
+    """Of the intervals of a sealed look; one that may be repeated has half of alpha, so its intervals are wider."""
+    return f"{100 * (1 - look['alpha']):g} %"

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from designer.certificate import LEVEL, MEASURES, REGIMES, _is_within, _judged, certify
+from designer.claim import of_cells
 from designer.executor import LocalExecutor
 from designer.grid import Regime
 from designer.ledger import Ledger, RunRecord
@@ -59,22 +60,27 @@ def test_the_envelope_covers_the_cells_that_were_won_and_no_other(found: dict) -
     )
 
 
-def test_a_rival_that_fails_leaves_the_cell_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rivals", "left"), [(["broken", "base"], []), (["base", "broken"], ["least_loaded+fcfs"])])
+def test_a_comparator_that_fails_leaves_the_cell_out_and_another_rival_itself(
+    tmp_path: Path, rivals: list[str], left: list[str]
+) -> None:
     broken = subject_of_source("def create(rng):\n    raise ValueError('no')\n", "broken")
     with Ledger.create(tmp_path, RunRecord("r", 0.0, "small", "{}", "hash", {}, "secret")) as ledger:
         content = certify(
             ledger,
             small_scenario(),
             WINNER,
-            [broken],
+            [broken if rival == "broken" else BASE for rival in rivals],
             2,
             executor=LocalExecutor(1),
             deadline_seconds=60.0,
             cells=(Regime(),),
         )
-    assert content["cells"] == []
-    assert content["worst"] is None
-    assert "no" in content["failed"][0]["failure"]
+    assert [row["label"] for cell in content["cells"] for row in cell["against"]] == left
+    assert bool(content["worst"]) == bool(left)
+    told = content["failed"][0]["failure"] if not left else " ".join(of_cells(content))
+    assert "no" in told
+    assert not left or "Without broken in " in told
 
 
 def test_the_regimes_were_written_down_before() -> None:

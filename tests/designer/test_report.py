@@ -102,3 +102,36 @@ def test_the_tail_is_shown_beside_the_mean(findings: Findings) -> None:
     shown = to_html(findings)
     assert ">max response time</th>" in shown
     assert f"{tail['max_response_time']:.4g}" in shown
+
+
+def test_every_interval_says_its_level(findings: Findings) -> None:
+    look = findings.sealed[-1]
+    said = f"{100 * (1 - look['alpha']):g} %"
+    page = to_html(findings)
+    assert f"({said} interval)" in verdict_line(findings)
+    assert f"with {said} intervals):" in to_text(findings)
+    for words in (
+        f"ratio, {said} t interval",
+        f"{said} BCa interval",
+        "ratio, 95 % t interval",
+        "ratio without it, 95 %",
+    ):
+        assert words in page, words
+
+
+def test_an_undecided_run_says_what_was_not_reached(findings: Findings) -> None:
+    look = {**findings.sealed[-1], "t_interval": [0.90, 0.97], "bca_interval": [0.90, 0.985]}
+    unclear = dataclasses.replace(findings, verdict="undecided", sealed=(look,))
+    assert "the intervals are not clear of the margin" in verdict_line(unclear)
+    clear = dataclasses.replace(unclear, sealed=({**look, "bca_interval": [0.90, 0.97]},))
+    assert f"p is not below {look['alpha']:g}," in verdict_line(clear)
+
+
+def test_the_comparator_has_one_name_wherever_it_is_shown(findings: Findings) -> None:
+    found = dataclasses.replace(findings, labels={**findings.labels, findings.frozen.comparator: "the name it has"})
+    row = {"label": "candidate-0", "digest": findings.frozen.comparator, "ratio": 0.9}
+    cell = {"regime": "KV x1", "won": True, "against": [row]}
+    certificate = {"seeds": 4, "cells": [cell], "worst": {**row, "regime": "KV x1"}, "failed": [], "level": 0.05}
+    page = to_html(dataclasses.replace(found, results={**findings.results, "certificate": certificate}))
+    assert "candidate-0" not in page
+    assert "its metric is 0.900 of the name it has." in page

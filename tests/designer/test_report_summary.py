@@ -11,6 +11,7 @@ import pytest
 from designer.findings import Findings, read_findings
 from designer.ledger import Ledger
 from designer.proposers.parts import PARTS, Joint, emit_joint
+from designer.report import to_text
 from designer.report_summary import in_short
 from designer.search import RunOutcome, new_ledger
 from tests.support.finished_run import SETTINGS
@@ -72,11 +73,14 @@ def test_regimes_that_were_not_won_are_named(findings: Findings) -> None:
 
 def test_what_was_not_better_is_not_left_unsaid(findings: Findings) -> None:
     look = {**findings.sealed[-1]}
-    row = {**look["against"][0], "label": "a published design", "ratio": 1.1, "t_interval": [1.05, 1.15]}
-    look["against"] = [look["against"][0], row]
-    text = in_short(dataclasses.replace(findings, sealed=(look,)))
-    assert "Not better than</b> these" in text
-    assert "a published design 1.100 [1.050, 1.150]" in text
+    row = {**look["against"][0], "label": "a published design", "digest": "ab", "ratio": 1.1}
+    alike = {**row, "label": "another", "ratio": 1.0, "t_interval": [0.95, 1.05]}
+    look["against"] = [look["against"][0], {**row, "t_interval": [1.05, 1.15]}, alike]
+    seen = dataclasses.replace(findings, sealed=(look,))
+    text = in_short(seen)
+    assert "Worse than</b> these, which were shown beside it and not tested: a published design 1.100 [1.050" in text
+    assert "Not better than</b> these, which were shown beside it and not tested: another 1.000 [0.950" in text
+    assert "  worse than a published design 1.100 [1.050, 1.150]" in to_text(seen)
 
 
 def test_a_run_that_has_just_begun_says_what_to_do_and_nothing_else(tmp_path: Path) -> None:
@@ -89,6 +93,7 @@ def test_a_run_that_has_just_begun_says_what_to_do_and_nothing_else(tmp_path: Pa
 @pytest.mark.parametrize(("worst", "told"), [(2.63, True), (1.1, False)])
 def test_a_seed_on_which_it_goes_astray_is_told(findings: Findings, worst: float, told: bool) -> None:
     look = {**findings.sealed[-1]}
-    look["against"] = [{**look["against"][0], "label": "a rule", "worst_ratio": worst, "num_worse": 3, "num_seeds": 64}]
+    look["against"] = [{**look["against"][0], "label": "a rule", "digest": "ab", "worst_ratio": worst}]
+    look["against"][0].update(num_worse=3, num_seeds=64)
     text = in_short(dataclasses.replace(findings, sealed=(look,)))
     assert (f"{worst:.2f} times a rule at its worst, worse on 3 of 64" in text) is told

@@ -39,6 +39,18 @@ def test_bca_agrees_with_scipy() -> None:
     assert mine.high == pytest.approx(expected.confidence_interval.high, rel=0.01)
 
 
+def test_a_wide_interval_has_resamples_enough_beyond_it() -> None:
+    """With the fewer resamples of a narrow one the two ends would hang on two dozen of them."""
+    sample = np.exp(0.3 * np.random.default_rng(3).normal(size=64))
+    expected = stats.bootstrap(
+        (sample,), np.mean, n_resamples=100_000, confidence_level=0.995, method="BCa", rng=np.random.default_rng(1)
+    )
+    mine = bca_interval(sample, 0.995)
+    width = expected.confidence_interval.high - expected.confidence_interval.low
+    assert mine.low == pytest.approx(expected.confidence_interval.low, abs=0.015 * width)
+    assert mine.high == pytest.approx(expected.confidence_interval.high, abs=0.015 * width)
+
+
 def test_bca_of_a_skewed_sample_is_shifted_towards_its_tail() -> None:
     sample = np.array([1.0] * 12 + [2.0, 3.0, 9.0])
     plain, better = bootstrap_interval(sample, 0.95), bca_interval(sample, 0.95)
