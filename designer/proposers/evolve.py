@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from designer.proposers.behaviour import signature
 from designer.proposers.emit import emit
 from designer.proposers.founders import FOUNDERS, founders
-from designer.proposers.grammar import Program, from_json, size, to_json
+from designer.proposers.grammar import Field, Program, from_json, size, to_json, walk
 from designer.proposers.protocol import History, Outcome, Proposal
 from designer.proposers.sampling import Sampler
 from designer.proposers.simplify import simplified
-from designer.proposers.tuning import ROUTING, Archive, Known
+from designer.proposers.tuning import ROUTING, Archive, Known, stalls
 from designer.proposers.variation import cross, mutate
 from designer.proposers.vocabulary import QUANTITIES
 from designer.proposers.words import why
@@ -39,10 +40,15 @@ _TOURNAMENT = 2
 _ELITE = 6
 """Structures, each with its best program, that may become parents."""
 _TRIES = 40
-_TUNING = 0.45
+_ALIKE = 2
+"""Of the elite, at most, with limits on the same quantities: else what is found first soon is all there is."""
+_LATELY = 30
+"""Candidates; when nothing has come of them, another structure is needed more than another constant."""
+_FRESH, _FRESH_STALLED = 0.12, 0.4
+_TUNING, _TUNING_STALLED = 0.45, 0.25
 _AFRESH = "starts afresh"
 _TUNED = 3
-"""The best so many structures have their constants tuned."""
+"""The best so many structures of the elite have their constants tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class _Parent:
     """Empty for a founder that was never proposed, as it behaves like the reference."""
     shape: Hashable
     size: int
+    limited: frozenset[str]
+    """The quantities that its limits read of a worker and a request."""
 
 
 class EvolveProposer:
@@ -66,8 +74,8 @@ class EvolveProposer:
         self._offered = offered
         self._archive = Archive(ROUTING, from_json)
         self._signatures: dict[str, str] = {}
-        """By candidate hash, or founder's name; a cache, a function of the program alone, as ``_sizes``."""
-        self._sizes: dict[str, int] = {}
+        """By candidate hash, or founder's name; a cache, a function of the program alone, as ``_traits``."""
+        self._traits: dict[str, tuple[int, frozenset[str]]] = {}
 
     def propose(self, history: History) -> Proposal:
         sampler = Sampler(random.Random(f"evolve/{self._seed}/{len(history.outcomes)}"), self._offered)
@@ -77,22 +85,28 @@ class EvolveProposer:
                 return _proposal(program, f"starts from {name}", (), 1.0)
         known = self._archive.known(history)
         parents = self._parents(known)
-        step = self._tune(parents, known, history, sampler)
+        stalled = stalls(known, _LATELY)
+        step = self._tune(parents, known, history, sampler, _TUNING_STALLED if stalled else _TUNING)
         if step is not None:
             return step
         for _ in range(_TRIES):
-            proposal, program = self._vary(parents, history, sampler)
+            proposal, program = self._vary(parents, history, sampler, _FRESH_STALLED if stalled else _FRESH)
             if signature(program) not in seen:
                 return _with_program(proposal, simplified(program))
         return _proposal(simplified(sampler.program()), _AFRESH, (), None)
 
     def _tune(
-        self, parents: Sequence[_Parent], known: Sequence[Known[Program]], history: History, sampler: Sampler
+        self,
+        parents: Sequence[_Parent],
+        known: Sequence[Known[Program]],
+        history: History,
+        sampler: Sampler,
+        how_often: float,
     ) -> Proposal | None:
-        """Often, once something good is found: a step on a line through one of the best structures."""
+        """Once something good is found: a step on a line through one of the best structures."""
         rng = sampler.rng
-        good = [parent for parent in parents[:_TUNED] if parent.effect < _SUBSTANTIAL]
-        if not good or rng.random() >= _TUNING:
+        good = [parent for parent in _elite(parents)[:_TUNED] if parent.effect < _SUBSTANTIAL]
+        if not good or rng.random() >= how_often:
             return None
         for parent in sorted(good, key=lambda parent: (rng.random() < 0.4, parent.effect)):
             together = ROUTING.shaken(parent.program, rng) if rng.random() < 0.2 else None
@@ -126,9 +140,9 @@ class EvolveProposer:
     def _parents(self, known: Sequence[Known[Program]]) -> list[_Parent]:
         """The best program of every structure, parsimony taken into account, best first."""
         founder = FOUNDERS[1][1]
-        found = [_Parent(founder, 0.0, "", ROUTING.skeleton(founder), size(founder))]
+        found = [_Parent(founder, 0.0, "", ROUTING.skeleton(founder), size(founder), frozenset())]
         found += [
-            _Parent(one.program, one.effect, one.candidate_hash, one.shape, self._size(one))
+            _Parent(one.program, one.effect, one.candidate_hash, one.shape, *self._read(one))
             for one in known
             if one.effect is not None
         ]
@@ -139,22 +153,25 @@ class EvolveProposer:
         alike = {round(parent.effect, 9): parent for parent in reversed(best.values())}
         return [parent for parent in best.values() if alike[round(parent.effect, 9)] is parent]
 
-    def _size(self, one: Known[Program]) -> int:
-        if one.candidate_hash not in self._sizes:
-            self._sizes[one.candidate_hash] = size(one.program)
-        return self._sizes[one.candidate_hash]
+    def _read(self, one: Known[Program]) -> tuple[int, frozenset[str]]:
+        if one.candidate_hash not in self._traits:
+            self._traits[one.candidate_hash] = size(one.program), _limited(one.program)
+        return self._traits[one.candidate_hash]
 
-    def _vary(self, parents: Sequence[_Parent], history: History, sampler: Sampler) -> tuple[Proposal, Program]:
+    def _vary(
+        self, parents: Sequence[_Parent], history: History, sampler: Sampler, often_fresh: float
+    ) -> tuple[Proposal, Program]:
         rng = sampler.rng
+        elite = _elite(parents)
         found = parents[0].effect < _SUBSTANTIAL
-        fresh = 0.12 if found else 0.8 if len(history.outcomes) < _SAMPLES_FIRST else 0.5
+        fresh = often_fresh if found else 0.8 if len(history.outcomes) < _SAMPLES_FIRST else 0.5
         draw = rng.random()
         if draw < fresh:
             program = sampler.program()
             return _proposal(program, _AFRESH, (), predicted_effect(history, _AFRESH, 0.0)), program
-        parent = _tournament(parents, rng)
-        if draw < fresh + 0.25 and len(parents) > 1:
-            other = _tournament([p for p in parents if p is not parent], rng)
+        parent = _tournament(elite, rng)
+        if draw < fresh + 0.25 and len(elite) > 1:
+            other = _tournament([p for p in elite if p is not parent], rng)
             program, change = cross(parent.program, other.program, sampler)
             return _proposal(
                 program, change, (parent, other), predicted_effect(history, change, parent.effect)
@@ -172,10 +189,25 @@ def _with_program(proposal: Proposal, program: Program) -> Proposal:
     return replace(proposal, source=emit(program), hypothesis=f"{change}. {why(program)}", program=to_json(program))
 
 
-def _tournament(parents: Sequence[_Parent], rng: random.Random) -> _Parent:
-    """The best of a few drawn from the elite; ``parents`` are sorted, best first."""
-    pool = min(len(parents), _ELITE)
-    return parents[min(rng.randrange(pool) for _ in range(_TOURNAMENT))]
+def _elite(parents: Sequence[_Parent]) -> list[_Parent]:
+    """The best first, few of them with limits on the same quantities."""
+    alike: Counter[frozenset[str]] = Counter()
+    elite = []
+    for parent in parents:
+        if alike[parent.limited] < _ALIKE:
+            alike[parent.limited] += 1
+            elite.append(parent)
+    return elite[:_ELITE]
+
+
+def _tournament(elite: Sequence[_Parent], rng: random.Random) -> _Parent:
+    """The best of a few drawn; they are sorted, best first."""
+    return elite[min(rng.randrange(len(elite)) for _ in range(_TOURNAMENT))]
+
+
+def _limited(program: Program) -> frozenset[str]:
+    nodes = (node for limit in program.limits for node in walk(limit.demand))
+    return frozenset(node.name for node in nodes if isinstance(node, Field))
 
 
 def predicted_effect(history: History, change: str, parent_effect: float) -> float:

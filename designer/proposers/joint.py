@@ -30,7 +30,7 @@ from designer.proposers.parts import (
 )
 from designer.proposers.protocol import History, Proposal
 from designer.proposers.sampling import Sampler
-from designer.proposers.tuning import Archive, Known
+from designer.proposers.tuning import Archive, Known, stalls
 from designer.proposers.vocabulary import QUANTITIES
 
 _FRESH_FIRST = 6
@@ -39,8 +39,6 @@ _TUNING = 0.65
 _TUNING_SELDOM = 0.3
 """At first, and when nothing has come of the latest candidates: then another structure is needed."""
 _LATELY = 12
-_PROGRESS = 0.004
-"""Log-ratio that the latest candidates must have gained."""
 _FRESH = 0.12
 _CROSSED = 0.25
 _AGAIN = 0.25
@@ -117,7 +115,7 @@ class JointProposer:
             return step
         leaders = _leaders(known)
         early = number < _FRESH_FIRST * len(self._parts)
-        if sampler.rng.random() < (_TUNING_SELDOM if early or _stalls(known) else _TUNING):
+        if sampler.rng.random() < (_TUNING_SELDOM if early or stalls(known, _LATELY) else _TUNING):
             step = _step(known, leaders, history, sampler.rng)
             if step is not None:
                 return step
@@ -187,13 +185,6 @@ def _leaders(known: Sequence[_Known]) -> list[_Known]:
     for one in scored:
         best.setdefault(one.shape, one)
     return list(best.values())
-
-
-def _stalls(known: Sequence[_Known]) -> bool:
-    """Whether the best of all is hardly better than the best of those before the latest."""
-    effects = [math.inf if one.effect is None else one.effect for one in known]
-    before = effects[:-_LATELY]
-    return bool(before) and min(before) - min(effects) < _PROGRESS
 
 
 def _effect(known: _Known) -> float:

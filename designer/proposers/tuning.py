@@ -24,6 +24,8 @@ _STEP = 0.12
 """Of a constant's range: the first step to either side."""
 _FINE = 0.012
 """Closer than this two values are one."""
+_PROGRESS = 0.004
+"""Log-ratio that the latest candidates must have gained."""
 _TOGETHER = 0.06
 """Standard deviation, as a share of the ranges, when all constants move at once."""
 
@@ -151,6 +153,13 @@ class Archive(Generic[_P]):
         if digest not in self._of:
             self._of[digest] = self._space.known(self._read(proposal.program or {}), None, digest)
         return self._of[digest]
+
+
+def stalls(known: Sequence[Known[_P]], lately: int) -> bool:
+    """Whether the best of all is hardly better than the best of those before so many of the latest."""
+    effects = [math.inf if one.effect is None else one.effect for one in known]
+    before = effects[:-lately]
+    return bool(before) and min(before) - min(effects) < _PROGRESS
 
 
 def _others(constants: Mapping[Any, Const], key: Any) -> list[tuple[str, float]]:

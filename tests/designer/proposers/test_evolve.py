@@ -1,12 +1,14 @@
+import dataclasses
 import random
 
 from designer.proposers.behaviour import signature
 from designer.proposers.emit import emit
-from designer.proposers.evolve import EvolveProposer
-from designer.proposers.grammar import Program, check, from_json, size
+from designer.proposers.evolve import EvolveProposer, _elite
+from designer.proposers.grammar import Const, Field, Limit, Program, Rank, check, from_json, size, to_json
 from designer.proposers.protocol import History, Outcome, Proposal, Proposer
 from designer.proposers.random import RandomProposer
 from designer.proposers.sampling import Sampler, random_program
+from designer.proposers.tuning import ROUTING, Archive
 from designer.proposers.variation import cross, mutate, tune
 from designer.proposers.vocabulary import QUANTITIES
 
@@ -104,8 +106,33 @@ def test_tuning_needs_a_constant() -> None:
     assert tune(Program(), Sampler(random.Random(0))) is None
 
 
+def test_of_the_elite_few_limit_the_same_quantity() -> None:
+    """A world in which limits on KV use come first in every rank: others are parents all the same."""
+
+    def limited(field: str, kind: str, value: float) -> Program:
+        return Program((Limit(Field(field), Const(kind, value)),), (Rank(Field("worker.num_inflight_requests")),))
+
+    programs = [limited("worker.kv_cache_usage", "most_used_share", 0.8)]
+    programs += [with_rank(programs[0], field) for field in ("num_requests_running", "num_inflight_tokens")]
+    programs.append(limited("worker.num_inflight_tokens", "most_tokens", 9000.0))
+    effects = [0.50, 0.51, 0.52, 0.80]
+    outcomes = tuple(
+        _outcome(program, {seed: effect * value for seed, value in REFERENCE.items()})
+        for program, effect in zip(programs, effects, strict=True)
+    )
+    known = Archive(ROUTING, from_json).known(History(REFERENCE, outcomes))
+    parents = EvolveProposer(1)._parents(known)
+    elite = _elite(parents)
+    assert [parent.program for parent in parents[:4]] == programs
+    assert [parent.program for parent in elite[:3]] == [*programs[:2], programs[3]]
+
+
+def with_rank(program: Program, field: str) -> Program:
+    return dataclasses.replace(program, choice=(Rank(Field(f"worker.{field}")),))
+
+
 def _outcome(program: Program, scores: dict[int, float]) -> Outcome:
-    return Outcome(Proposal(emit(program), "h.", None), "scored", scores)
+    return Outcome(Proposal(emit(program), "h.", None, program=to_json(program)), "scored", scores)
 
 
 def test_a_candidate_scored_on_a_light_seed_is_judged_beside_the_incumbent_there() -> None:
