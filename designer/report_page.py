@@ -96,9 +96,7 @@ def _sealed(findings: Findings) -> Iterator[str]:
     look = findings.sealed[-1]
     rows = [_drawn_interval(called(findings, row), row) for row in look["against"]]
     yield "<h2>Sealed result</h2>"
-    yield svg.interval_chart(
-        rows, f"winner's metric / the other's, with its {level(look)} interval; left of the line is better"
-    )
+    yield svg.interval_chart(rows, f"winner's metric / the other's, {level(look)} interval; left: better")
     intervals = (f"ratio, {level(look)} t interval", f"{level(look)} BCa interval")
     head = ("winner's ratio to", "its mean", *intervals, "p", "worse on", "worst seed")
     yield table(head, sealed_rows(findings))
@@ -150,7 +148,7 @@ def _ablation(findings: Findings) -> Iterator[str]:
     rows = [row for row in ablation.get("rows", ()) if "ratio" in row]
     if rows:
         drawn = [_drawn_interval(f"without {row['component']}", row) for row in rows]
-        label = "metric without the component / with it, with its 95 % interval; right of the line, it helps"
+        label = "metric without it / with it, 95 % interval; right: it helps"
         yield f"<h2>Ablation</h2>{svg.interval_chart(drawn, label)}"
         shown = [(row["component"], interval(row), f"{row['adjusted_p']:.2g}") for row in rows]
         yield table(("component", "ratio without it, 95 % t interval", "p, adjusted for all of them"), shown)
